@@ -1,0 +1,1 @@
+"""Analysis of recorded runs: sparsity, rasters, energy, reports."""

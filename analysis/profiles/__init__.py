@@ -1,0 +1,1 @@
+"""Energy profiles of devices, one TOML file each."""

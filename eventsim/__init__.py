@@ -1,0 +1,49 @@
+"""eventsim: run trained policies and spiking networks event by event, and see what it saves.
+
+The public names resolve lazily, so that ``import eventsim`` stays fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC: dict[str, str] = {
+    "Network": "eventsim.network",
+    "Population": "eventsim.network",
+    "Projection": "eventsim.network",
+    "Input": "eventsim.neurons",
+    "Delta": "eventsim.neurons",
+    "activation": "eventsim.neurons",
+    "EventsimError": "eventsim.errors",
+    "DenseForward": "eventsim.dense",
+    "Simulator": "eventsim.simulator",
+    "Hook": "eventsim.trace",
+    "Counters": "eventsim.trace",
+    "EventRecorder": "eventsim.trace",
+    "EnergyHook": "eventsim.trace",
+    "Policy": "eventsim.models.policy",
+    "load_profile": "eventsim.analysis.energy",
+    "run": "eventsim.api",
+    "evaluate": "eventsim.api",
+    "load": "eventsim.api",
+    "calibrate": "eventsim.api",
+    "prune": "eventsim.api",
+    "zoo": "eventsim.api",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'eventsim' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

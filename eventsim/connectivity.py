@@ -1,0 +1,196 @@
+"""Which source neuron reaches which target neuron, and with what weight.
+
+Every connectivity has shape (target size, source size) and counts its surviving (non-zero)
+synapses; `rows` gives them sorted by source, which is how an event walks them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eventsim.errors import NetworkError
+
+WeightArray: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+IndexArray: TypeAlias = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Connectivity:
+    """Base of the connectivities."""
+
+    kind: ClassVar[str] = ""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(target size, source size)."""
+        raise NotImplementedError
+
+    @property
+    def n_positions(self) -> int:
+        """Number of weights, zeros included, unrolled."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def n_synapses(self) -> int:
+        """Number of weights that are not exactly zero, unrolled."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64."""
+        raise NotImplementedError
+
+    def rows(self) -> tuple[IndexArray, NDArray[np.int64], WeightArray]:
+        """Surviving synapses sorted by source, then target.
+
+        Returns
+        -------
+        pointers : int64 array of shape (source size + 1,)
+            Synapses of source i are ``pointers[i]:pointers[i + 1]``.
+        targets : int64 array of shape (n_synapses,)
+        weights : array of shape (n_synapses,)
+        """
+        raise NotImplementedError
+
+    def to_dense(self) -> WeightArray:
+        """Weights as array of shape (target size, source size)."""
+        raise NotImplementedError
+
+    def __matmul__(self, source: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return ``W @ source`` in float64, for source of shape (source size, ...)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Connectivity):
+    """All-to-all weights in one array of shape (target size, source size)."""
+
+    weights: WeightArray
+    kind: ClassVar[str] = "dense"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.weights.shape[0], self.weights.shape[1]
+
+    @property
+    def n_synapses(self) -> int:
+        return int(np.count_nonzero(self.weights))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.weights.dtype
+
+    def rows(self) -> tuple[IndexArray, NDArray[np.int64], WeightArray]:
+        sources, targets = np.nonzero(self.weights.T)
+        pointers = np.zeros(self.shape[1] + 1, np.int64)
+        np.cumsum(np.bincount(sources, minlength=self.shape[1]), out=pointers[1:])
+        return pointers, targets.astype(np.int64), self.weights[targets, sources]
+
+    def to_dense(self) -> WeightArray:
+        return self.weights
+
+    def __matmul__(self, source: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(self.weights.astype(np.float64) @ source, dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Sparse(Connectivity):
+    """Weights in compressed columns: sorted by source, exact zeros dropped."""
+
+    size: tuple[int, int]
+    pointers: IndexArray
+    targets: NDArray[np.int64]
+    weights: WeightArray
+    kind: ClassVar[str] = "sparse"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.size
+
+    @property
+    def n_synapses(self) -> int:
+        return int(self.weights.shape[0])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.weights.dtype
+
+    def rows(self) -> tuple[IndexArray, NDArray[np.int64], WeightArray]:
+        return self.pointers, self.targets, self.weights
+
+    def to_dense(self) -> WeightArray:
+        dense = np.zeros(self.size, self.weights.dtype)
+        sources = np.repeat(np.arange(self.size[1]), np.diff(self.pointers))
+        dense[self.targets, sources] = self.weights
+        return dense
+
+    def __matmul__(self, source: NDArray[np.float64]) -> NDArray[np.float64]:
+        from scipy.sparse import csc_array
+
+        matrix = csc_array(
+            (self.weights.astype(np.float64), self.targets, self.pointers), shape=self.size
+        )
+        return np.asarray(matrix @ source, dtype=np.float64)
+
+
+def connectivity(weights: Any, where: str) -> Connectivity:
+    """Build the connectivity that `weights` describe.
+
+    Parameters
+    ----------
+    weights : Connectivity, array or scipy.sparse matrix of shape (target size, source size)
+    where : str
+        The projection, for error messages.
+
+    Raises
+    ------
+    NetworkError
+        If the weights are not a finite numeric matrix.
+    """
+    if isinstance(weights, Connectivity):
+        return weights
+    if hasattr(weights, "tocsc"):
+        return _from_scipy(weights, where)
+    try:
+        array = np.array(weights)
+    except ValueError as error:
+        raise NetworkError("are not a matrix", where=where, field="weights") from error
+    array = _floating(array, where)
+    if array.ndim != 2 or array.size == 0:
+        raise NetworkError(
+            f"have shape {array.shape}; give a matrix (target size, source size)",
+            where=where,
+            field="weights",
+        )
+    array.flags.writeable = False
+    return Dense(array)
+
+
+def _from_scipy(matrix: Any, where: str) -> Sparse:
+    csc = matrix.tocsc(copy=True)
+    csc.sum_duplicates()  # sorts the indices too
+    csc.eliminate_zeros()
+    arrays = (
+        csc.indptr.astype(np.int64),
+        csc.indices.astype(np.int64),
+        _floating(csc.data, where),
+    )
+    for array in arrays:
+        array.flags.writeable = False
+    return Sparse((int(csc.shape[0]), int(csc.shape[1])), *arrays)
+
+
+def _floating(array: NDArray[Any], where: str) -> WeightArray:
+    if array.dtype.kind not in "fiub":
+        raise NetworkError("are not real numbers", where=where, field="weights")
+    if array.dtype != np.float32:
+        array = array.astype(np.float64)
+    if not np.isfinite(array).all():
+        raise NetworkError(
+            "hold NaN or infinity; give finite weights", where=where, field="weights"
+        )
+    return array

@@ -1,0 +1,511 @@
+"""The description of a network: immutable, validated, independent of any engine.
+
+A `Network` holds populations (neurons that share one model) and projections (synapses from one
+population to another). `eventsim.compile` turns it into flat arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from eventsim.errors import NetworkError, UnknownNameError
+from eventsim.neurons import Activation, Delta, FloatArray, Input, NeuronModel
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+    from eventsim.connectivity import Connectivity
+
+Thresholds: TypeAlias = float | Mapping[str, ArrayLike]
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """Neurons that share one neuron model and its parameters.
+
+    Parameters
+    ----------
+    name : str
+        Unique in its network.
+    size : int
+        Number of neurons, >= 1.
+    neuron : NeuronModel
+        Model; its array parameters have shape (size,).
+    shape : tuple of int, optional
+        Layout of the neurons (C order), such as ``(channels, height, width)``; its product is
+        `size`. Default ``(size,)``.
+
+    Raises
+    ------
+    NetworkError
+        If a field contradicts another one.
+    """
+
+    name: str
+    size: int
+    neuron: NeuronModel
+    shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        where = f"population '{self.name}'"
+        if not isinstance(self.name, str) or not self.name:
+            raise NetworkError("must be a non-empty string", where=where, field="name")
+        if isinstance(self.size, bool) or not isinstance(self.size, int | np.integer):
+            raise NetworkError("must be an integer", where=where, field="size")
+        if self.size < 1:
+            raise NetworkError(f"is {self.size}; give at least 1 neuron", where=where, field="size")
+        if not isinstance(self.neuron, NeuronModel):
+            raise NetworkError("must be a neuron model", where=where, field="neuron")
+        object.__setattr__(self, "size", int(self.size))
+        shape = tuple(int(n) for n in self.shape) or (self.size,)
+        if int(np.prod(shape)) != self.size:
+            raise NetworkError(
+                f"{shape} does not hold {self.size} neurons", where=where, field="shape"
+            )
+        object.__setattr__(self, "shape", shape)
+        for name, value in vars(self.neuron).items():
+            if isinstance(value, np.ndarray) and value.shape != (self.size,):
+                raise NetworkError(
+                    f"has {value.shape[0]} values for {self.size} neurons; give one value or one "
+                    "a neuron",
+                    where=where,
+                    field=name,
+                )
+
+    @property
+    def is_input(self) -> bool:
+        """Whether the neurons are set from outside."""
+        return isinstance(self.neuron, Input)
+
+    def parameter(self, name: str) -> FloatArray:
+        """Values of the model's parameter `name` as float64 array of shape (size,)."""
+        return np.broadcast_to(np.asarray(getattr(self.neuron, name), np.float64), (self.size,))
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """Synapses from one population to another.
+
+    Parameters
+    ----------
+    source, target : str
+        Population names.
+    weights : Connectivity, array or scipy.sparse matrix of shape (target size, source size)
+        Row j holds the weights into target neuron j, as in torch. Exact zeros are no synapses.
+    delay : int, optional
+        Whole steps between transmission and arrival, >= 0.
+    receptor : str, optional
+        Port of the target's neuron model; default its first one.
+    name : str, optional
+        Unique in its network; default ``"source->target"``.
+    dense_macs : int, optional
+        Multiplications per step of the teacher's layer, before pruning and compaction; default
+        the number of weights, zeros included.
+
+    Raises
+    ------
+    NetworkError
+        If the weights are not finite, or a field is out of range.
+    """
+
+    source: str
+    target: str
+    weights: Connectivity
+    delay: int = 0
+    receptor: str = ""
+    name: str = ""
+    dense_macs: int = -1
+
+    def __init__(
+        self,
+        source: str,
+        target: str,
+        weights: Any,
+        delay: int = 0,
+        receptor: str = "",
+        name: str = "",
+        dense_macs: int | None = None,
+    ) -> None:
+        from eventsim.connectivity import connectivity
+
+        name = name or f"{source}->{target}"
+        where = f"projection '{name}'"
+        if float(delay) != int(delay) or delay < 0:
+            raise NetworkError(
+                f"is {delay}; give a whole number of steps >= 0", where=where, field="delay"
+            )
+        built = connectivity(weights, where)
+        if dense_macs is not None and dense_macs < 0:
+            raise NetworkError(f"is {dense_macs}; give >= 0", where=where, field="dense_macs")
+        values = {
+            "source": source,
+            "target": target,
+            "weights": built,
+            "delay": int(delay),
+            "receptor": receptor,
+            "name": name,
+            "dense_macs": built.n_positions if dense_macs is None else int(dense_macs),
+        }
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+
+    @property
+    def connection_sparsity(self) -> float:
+        """Share of weights that are exactly zero."""
+        return 1.0 - self.weights.n_synapses / self.weights.n_positions
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Populations and projections, checked against each other.
+
+    Parameters
+    ----------
+    populations : sequence of Population
+        Neuron ids follow this order.
+    projections : sequence of Projection
+    outputs : sequence of str, optional
+        Populations whose activations a step returns, concatenated. Default: the populations
+        without outgoing projection.
+    name : str, optional
+
+    Raises
+    ------
+    NetworkError
+        If names clash or are unknown, shapes do not fit, there is no input or output, or a cycle
+        of projections has no delay.
+    """
+
+    populations: tuple[Population, ...]
+    projections: tuple[Projection, ...]
+    outputs: tuple[str, ...] = ()
+    name: str = ""
+    _ranks: dict[str, int] = field(default_factory=dict, repr=False, init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "populations", tuple(self.populations))
+        object.__setattr__(self, "projections", tuple(self.projections))
+        _unique("population", [p.name for p in self.populations])
+        _unique("projection", [p.name for p in self.projections])
+        for projection in self.projections:
+            self._check_projection(projection)
+        if not any(p.is_input for p in self.populations):
+            raise NetworkError("needs at least one population of Input neurons", where="network")
+        object.__setattr__(self, "_ranks", _ranks(self.populations, self.projections))
+        sources = {p.source for p in self.projections}
+        outputs = tuple(self.outputs) or tuple(
+            p.name for p in self.populations if p.name not in sources and not p.is_input
+        )
+        if not outputs:
+            raise NetworkError(
+                "every population has outgoing projections; name the output populations",
+                where="network",
+                field="outputs",
+            )
+        _unique("output", outputs)
+        for name in outputs:
+            self._population(name, "network", "outputs")
+        object.__setattr__(self, "outputs", outputs)
+
+    def _population(self, name: str, where: str, field: str) -> Population:
+        try:
+            return self[name]
+        except UnknownNameError:
+            known = ", ".join(p.name for p in self.populations)
+            raise NetworkError(
+                f"population {name!r} does not exist; there are: {known}", where=where, field=field
+            ) from None
+
+    def _check_projection(self, projection: Projection) -> None:
+        where = f"projection '{projection.name}'"
+        source = self._population(projection.source, where, "source")
+        target = self._population(projection.target, where, "target")
+        if target.is_input:
+            raise NetworkError(
+                f"'{target.name}' is an input population, which takes no synapses",
+                where=where,
+                field="target",
+            )
+        receptors = target.neuron.receptors
+        if not projection.receptor:
+            object.__setattr__(projection, "receptor", receptors[0])
+        elif projection.receptor not in receptors:
+            raise NetworkError(
+                f"'{projection.receptor}' is not a port of '{target.name}', which has: "
+                + ", ".join(receptors),
+                where=where,
+                field="receptor",
+            )
+        expected = (target.size, source.size)
+        if projection.weights.shape != expected:
+            raise NetworkError(
+                f"have shape {projection.weights.shape}, expected {expected} = (size of "
+                f"'{target.name}', size of '{source.name}')",
+                where=where,
+                field="weights",
+            )
+
+    def __getitem__(self, name: str) -> Population:
+        """Return the population called `name`; UnknownNameError if there is none."""
+        for population in self.populations:
+            if population.name == name:
+                return population
+        raise UnknownNameError(f"the network has no population {name!r}")
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the input populations, in the order in which `step` takes their values."""
+        return tuple(p.name for p in self.populations if p.is_input)
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of input values a step takes."""
+        return sum(self[name].size for name in self.inputs)
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of output values a step returns."""
+        return sum(self[name].size for name in self.outputs)
+
+    @property
+    def n_neurons(self) -> int:
+        """Number of neurons, inputs included."""
+        return sum(p.size for p in self.populations)
+
+    @property
+    def n_synapses(self) -> int:
+        """Number of surviving (non-zero) synapses, unrolled."""
+        return sum(p.weights.n_synapses for p in self.projections)
+
+    @property
+    def ranks(self) -> Mapping[str, int]:
+        """Topological level of every population over the projections without delay."""
+        return dict(self._ranks)
+
+    def incoming(self, name: str) -> tuple[Projection, ...]:
+        """Projections into population `name`."""
+        return tuple(p for p in self.projections if p.target == name)
+
+    def outgoing(self, name: str) -> tuple[Projection, ...]:
+        """Projections out of population `name`."""
+        return tuple(p for p in self.projections if p.source == name)
+
+    def dense_macs(self, name: str | None = None) -> int:
+        """Dense MACs per step into population `name`, or of the whole network."""
+        return sum(p.dense_macs for p in self.projections if name in (None, p.target))
+
+    def with_thresholds(self, thresholds: Thresholds) -> Network:
+        """Return the network with other thresholds.
+
+        Parameters
+        ----------
+        thresholds : float or mapping of str to float or array of shape (size,)
+            One value for all populations, or values for the populations named; the others keep
+            theirs.
+        """
+        if not isinstance(thresholds, Mapping):
+            thresholds = dict.fromkeys((p.name for p in self.populations), thresholds)
+        for name in thresholds:
+            self._population(name, "network", "thresholds")
+        populations = [
+            replace(p, neuron=_with_threshold(p, thresholds[p.name])) if p.name in thresholds else p
+            for p in self.populations
+        ]
+        return replace(self, populations=tuple(populations))
+
+    def scale_thresholds(self, scale: float) -> Network:
+        """Return the network with all thresholds multiplied by `scale`, >= 0."""
+        if not (np.isfinite(scale) and scale >= 0.0):
+            raise NetworkError(f"threshold scale is {scale}; give a finite number >= 0")
+        return self.with_thresholds(
+            {p.name: getattr(p.neuron, "threshold", 0.0) * scale for p in self.populations}
+        )
+
+    def with_weights(self, weights: Mapping[str, Any]) -> Network:
+        """Return the network with other weights for the projections named.
+
+        Dense MACs stay those of the present projections: a pruned layer is still compared with
+        the layer it was made from.
+        """
+        unknown = set(weights) - {p.name for p in self.projections}
+        if unknown:
+            raise NetworkError(f"no projection is called {sorted(unknown)[0]!r}")
+        projections = [
+            Projection(
+                p.source, p.target, weights[p.name], p.delay, p.receptor, p.name, p.dense_macs
+            )
+            if p.name in weights
+            else p
+            for p in self.projections
+        ]
+        return replace(self, projections=tuple(projections))
+
+    def to_networkx(self) -> nx.MultiDiGraph:
+        """Return the population graph.
+
+        Nodes carry ``size``, ``model``, ``rank``; edges (keyed by projection name) carry
+        ``synapses``, ``dense_macs``, ``connection_sparsity``, ``delay``, ``receptor``.
+        """
+        import networkx as nx
+
+        graph = nx.MultiDiGraph(name=self.name)
+        for p in self.populations:
+            graph.add_node(p.name, size=p.size, model=p.neuron.kind, rank=self._ranks[p.name])
+        for q in self.projections:
+            graph.add_edge(
+                q.source,
+                q.target,
+                key=q.name,
+                synapses=q.weights.n_synapses,
+                dense_macs=q.dense_macs,
+                connection_sparsity=q.connection_sparsity,
+                delay=q.delay,
+                receptor=q.receptor,
+            )
+        return graph
+
+    @classmethod
+    def from_arrays(
+        cls,
+        weights: Sequence[Any],
+        biases: Sequence[ArrayLike | None] | None = None,
+        activation: str | Activation | Sequence[str | Activation] = "relu",
+        thresholds: float | Sequence[ArrayLike] = 0.0,
+        *,
+        output_activation: str | Activation = "identity",
+        name: str = "",
+    ) -> Network:
+        """Build a feed-forward network from its layers.
+
+        Parameters
+        ----------
+        weights : sequence of array or scipy.sparse matrix of shape (n_out, n_in)
+            One a layer, in order, as in ``torch.nn.Linear.weight``.
+        biases : sequence of array of shape (n_out,) or None, optional
+            One a layer; default none.
+        activation : str, Activation or a sequence of them, optional
+            Of the hidden layers; a sequence has one a hidden layer.
+        thresholds : float or sequence, optional
+            One value for all populations, or one entry (float or array) for the input and each
+            hidden layer; a further entry for the output is accepted.
+        output_activation : str or Activation, optional
+            Of the last layer.
+
+        Returns
+        -------
+        Network
+            With populations ``input``, ``hidden1``, ..., ``output``.
+
+        Raises
+        ------
+        NetworkError
+            If lengths or shapes do not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from eventsim import Network
+        >>> net = Network.from_arrays([np.ones((3, 2)), np.ones((1, 3))], activation="tanh")
+        >>> [p.name for p in net.populations]
+        ['input', 'hidden1', 'output']
+        """
+        n_layers = len(weights)
+        if n_layers == 0:
+            raise NetworkError("give at least one layer", where="from_arrays", field="weights")
+        shapes = [np.shape(w) for w in weights]
+        for i, shape in enumerate(shapes):
+            if len(shape) != 2:
+                raise NetworkError(
+                    f"layer {i} has shape {shape}; give (n_out, n_in)",
+                    where="from_arrays",
+                    field="weights",
+                )
+        n_hidden = n_layers - 1
+        hidden = _per_layer(activation, n_hidden)
+        layer_biases = [None] * n_layers if biases is None else list(biases)
+        limits = _per_layer(thresholds, n_layers + 1)
+        if len(limits) == n_layers:
+            limits.append(0.0)
+        for what, values, count in (
+            ("activation", hidden, n_hidden),
+            ("biases", layer_biases, n_layers),
+            ("thresholds", limits, n_layers + 1),
+        ):
+            if len(values) != count:
+                raise NetworkError(
+                    f"has {len(values)} entries for {n_layers} layers; expected {count}",
+                    where="from_arrays",
+                    field=what,
+                )
+        names = ["input", *(f"hidden{i + 1}" for i in range(n_hidden)), "output"]
+        populations = [Population("input", int(shapes[0][1]), Input(limits[0]))]
+        projections = []
+        for i, (weight, bias) in enumerate(zip(weights, layer_biases, strict=True)):
+            f = hidden[i] if i < n_hidden else output_activation
+            neuron = Delta(f, 0.0 if bias is None else bias, limits[i + 1])
+            populations.append(Population(names[i + 1], int(shapes[i][0]), neuron))
+            projections.append(Projection(names[i], names[i + 1], weight))
+        return cls(tuple(populations), tuple(projections), name=name)
+
+
+def _per_layer(value: Any, count: int) -> list[Any]:
+    """One entry a layer: a list, tuple or array as it is, anything else repeated."""
+    if isinstance(value, list | tuple) or np.ndim(value) > 0:
+        return list(value)
+    return [value] * count
+
+
+def _with_threshold(population: Population, threshold: ArrayLike) -> NeuronModel:
+    neuron = population.neuron
+    if isinstance(neuron, Input):
+        return Input(threshold)  # type: ignore[arg-type]
+    if isinstance(neuron, Delta):
+        return Delta(neuron.activation, neuron.bias, threshold)
+    return neuron
+
+
+def _unique(kind: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise NetworkError(f"{kind} '{name}' is declared twice; give each its own name")
+        seen.add(name)
+
+
+def _ranks(populations: Sequence[Population], projections: Sequence[Projection]) -> dict[str, int]:
+    """Longest path from a source over the projections without delay."""
+    immediate = [(p.source, p.target) for p in projections if p.delay == 0]
+    waiting = {p.name: 0 for p in populations}
+    for _, target in immediate:
+        waiting[target] += 1
+    ranks = dict.fromkeys(waiting, 0)
+    ready = [name for name, count in waiting.items() if count == 0]
+    done = 0
+    while ready:
+        name = ready.pop()
+        done += 1
+        for source, target in immediate:
+            if source == name:
+                ranks[target] = max(ranks[target], ranks[name] + 1)
+                waiting[target] -= 1
+                if waiting[target] == 0:
+                    ready.append(target)
+    if done < len(waiting):
+        cycle = sorted(name for name, count in waiting.items() if count > 0)
+        raise NetworkError(
+            "a cycle without delay runs through population(s) "
+            + ", ".join(f"'{name}'" for name in cycle)
+            + "; give one of its projections a delay of at least 1 step",
+            where="network",
+            field="projections",
+        )
+    return ranks
+
+
+__all__ = ["NDArray", "Network", "Population", "Projection"]

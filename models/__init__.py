@@ -1,0 +1,1 @@
+"""Policies: what encodes observations, the network, and what decodes actions."""

@@ -1,0 +1,1 @@
+"""Readers of trained agents that other libraries saved."""
