@@ -84,39 +84,82 @@ def run(
     status, steps done, detail : int
     """
     record = event_step.shape[0] > 0
-    n_neurons = net.order.shape[0]
+    # Locals, once: an access to a field of so large a tuple costs as much as a synapse.
+    order, threshold, transmits = net.order, net.threshold, net.transmits
+    neuron_pop, pop_start, pop_graded = net.neuron_pop, net.pop_start, net.pop_graded
+    code, p0, p1 = net.pop_activation, net.pop_p0, net.pop_p1
+    pop_out, out_proj, pop_line = net.pop_out, net.out_proj, net.pop_line
+    proj_line, proj_row, proj_target = net.proj_line, net.proj_row, net.proj_target
+    proj_accumulator, proj_neuron = net.proj_accumulator, net.proj_neuron
+    row, syn_target, syn_weight = net.row, net.syn_target, net.syn_weight
+    line_delay, line_start, line_slot = net.line_delay, net.line_start, net.line_slot
+    line_neuron, line_value, line_count = state.line_neuron, state.line_value, state.line_count
+    input_neuron, output_neuron, clock = net.input_neuron, net.output_neuron, state.step
+    u, s, a = state.u, state.s, state.a
+    heap = (state.heap_time, state.heap_neuron, state.heap_place, state.heap_size, order)
+    n_neurons = order.shape[0]
     for t in range(inputs.shape[0]):
         if record and event_step.shape[0] - n_events[0] < n_neurons:
             return BUFFER_FULL, t, 0
         for i in range(inputs.shape[1]):
             if not math.isfinite(inputs[t, i]):
                 return NONFINITE_INPUT, t, i
-        step = state.step[0]
+        step, count = clock[0], counters[t]
         now = float(step)
-        _deliver_delayed(net, state, counters[t], step)
+        if line_delay.shape[0] > 0:
+            _deliver_delayed(net, state, heap, count, step)
         for i in range(inputs.shape[1]):
-            neuron = net.input_neuron[i]
-            k = _accumulator(net, neuron)
-            if inputs[t, i] != state.u[k]:
-                state.u[k] = inputs[t, i]
-                _touch(net, state, neuron, now)
-        while state.heap_size[0] > 0 and state.heap_time[0] <= now:
-            neuron = pop(
-                state.heap_time, state.heap_neuron, state.heap_place, state.heap_size, net.order
-            )
-            d = _evaluate(net, state, counters[t], neuron)
-            if not math.isfinite(d):
-                return NONFINITE_STATE, t, neuron
-            if d != 0.0:
-                if record:
-                    event_step[n_events[0]] = step
-                    event_neuron[n_events[0]] = neuron
-                    event_value[n_events[0]] = d
-                    n_events[0] += 1
-                _transmit(net, state, counters[t], neuron, d, step)
+            # A delta neuron has one receptor, so its accumulator has its number.
+            neuron = input_neuron[i]
+            if inputs[t, i] != u[neuron]:
+                u[neuron] = inputs[t, i]
+                push(*heap, neuron, now)
+        while heap[3][0] > 0 and heap[0][0] <= now:
+            neuron = pop(*heap)
+            p = neuron_pop[neuron]
+            count[p, EVALUATIONS] += 1
+            a[neuron] = activate(code[p], p0[p], p1[p], u[neuron])
+            if not (math.isfinite(u[neuron]) and math.isfinite(a[neuron])):
+                return NONFINITE_STATE, t, neuron  # tanh would hide an infinite u
+            d = a[neuron] - s[neuron]
+            if not transmits[neuron] or abs(d) <= threshold[neuron]:
+                continue
+            s[neuron] += d
+            count[p, EVENTS] += 1
+            if record:
+                event_step[n_events[0]] = step
+                event_neuron[n_events[0]] = neuron
+                event_value[n_events[0]] = d
+                n_events[0] += 1
+            for k in range(pop_out[p], pop_out[p + 1]):
+                q = out_proj[k]
+                if proj_line[q] < 0:
+                    synapses = proj_row[q] + neuron - pop_start[p]
+                    n = _add_row(
+                        row[synapses],
+                        row[synapses + 1],
+                        syn_target,
+                        syn_weight,
+                        d,
+                        u,
+                        proj_accumulator[q],
+                        heap,
+                        proj_neuron[q],
+                        now,
+                    )
+                    count[proj_target[q], MACS if pop_graded[p] else ACS] += n
+                    count[proj_target[q], EXECUTED] += n
+            for line in range(pop_line[p], pop_line[p + 1]):
+                slot = step % (line_delay[line] + 1)
+                tail = line_slot[line] + slot
+                entry = line_start[line] + slot * (pop_start[p + 1] - pop_start[p])
+                entry += line_count[tail]
+                line_neuron[entry] = neuron
+                line_value[entry] = d
+                line_count[tail] += 1
         for i in range(outputs.shape[1]):
-            outputs[t, i] = state.a[net.output_neuron[i]]
-        state.step[0] += 1
+            outputs[t, i] = a[output_neuron[i]]
+        clock[0] += 1
     return OK, inputs.shape[0], 0
 
 
@@ -138,91 +181,42 @@ def next_time(net: Any, state: Any) -> float:
 
 
 @njit(cache=True)
-def _accumulator(net: Any, neuron: int) -> int:
-    """Accumulator of a neuron of a one-receptor population: all delta populations are."""
-    return neuron
-
-
-@njit(cache=True)
-def _touch(net: Any, state: Any, neuron: int, now: float) -> None:
-    push(
-        state.heap_time,
-        state.heap_neuron,
-        state.heap_place,
-        state.heap_size,
-        net.order,
-        neuron,
-        now,
-    )
-
-
-@njit(cache=True)
-def _evaluate(net: Any, state: Any, counters: Any, neuron: int) -> float:
-    """Evaluate a neuron; return the delta to transmit, 0 if none, non-finite on overflow."""
-    p = net.neuron_pop[neuron]
-    counters[p, EVALUATIONS] += 1
-    u = state.u[_accumulator(net, neuron)]
-    a = activate(net.pop_activation[p], net.pop_p0[p], net.pop_p1[p], u)
-    state.a[neuron] = a
-    if not (math.isfinite(u) and math.isfinite(a)):  # tanh would hide an infinite u
-        return math.nan
-    if not net.transmits[neuron]:
-        return 0.0
-    d = a - state.s[neuron]
-    if abs(d) <= net.threshold[neuron]:
-        return 0.0
-    state.s[neuron] += d
-    counters[p, EVENTS] += 1
-    return float(d)
-
-
-@njit(cache=True)
-def _transmit(net: Any, state: Any, counters: Any, neuron: int, d: float, step: int) -> None:
-    p = net.neuron_pop[neuron]
-    for k in range(net.pop_out[p], net.pop_out[p + 1]):
-        q = net.out_proj[k]
-        if net.proj_line[q] < 0:
-            _add_row(net, state, counters, q, neuron, d, float(step))
-    for line in range(net.pop_line[p], net.pop_line[p + 1]):
-        n_slots = net.line_delay[line] + 1
-        slot = step % n_slots
-        size = net.pop_start[p + 1] - net.pop_start[p]
-        entry = net.line_start[line] + slot * size + state.line_count[net.line_slot[line] + slot]
-        state.line_neuron[entry] = neuron
-        state.line_value[entry] = d
-        state.line_count[net.line_slot[line] + slot] += 1
-
-
-@njit(cache=True)
 def _add_row(
-    net: Any, state: Any, counters: Any, q: int, neuron: int, d: float, now: float
-) -> None:
-    """Add w d over the surviving synapses of one neuron in projection q."""
-    p = net.neuron_pop[neuron]
-    row = net.proj_row[q] + neuron - net.pop_start[p]
-    first, last = net.row[row], net.row[row + 1]
+    first: int,
+    last: int,
+    target: Any,
+    weight: Any,
+    d: float,
+    u: Any,
+    accumulator: int,
+    heap: Any,
+    neuron: int,
+    now: float,
+) -> int:
+    """Add w d over synapses first:last, make the targets pending, return how many there are.
+
+    `accumulator` and `neuron` are the numbers of the target population's first ones.
+    """
+    place = heap[2]
     for k in range(first, last):
-        j = net.syn_target[k]
-        state.u[net.proj_accumulator[q] + j] += net.syn_weight[k] * d
-        _touch(net, state, net.proj_neuron[q] + j, now)
-    target = net.proj_target[q]
-    counters[target, MACS if net.pop_graded[p] else ACS] += last - first
-    counters[target, EXECUTED] += last - first
+        j = target[k]
+        u[accumulator + j] += weight[k] * d
+        if place[neuron + j] < 0:
+            push(*heap, neuron + j, now)
+    return last - first
 
 
 @njit(cache=True)
-def _deliver_delayed(net: Any, state: Any, counters: Any, step: int) -> None:
+def _deliver_delayed(net: Any, state: Any, heap: Any, count: Any, step: int) -> None:
     """Merge the lines' slots that are due: each is sorted by (rank, id) already."""
     n_lines = net.line_delay.shape[0]
-    if n_lines == 0:
-        return
     cursor = np.zeros(n_lines, np.int64)
     while True:
         best = -1
         best_order = 0
         for line in range(n_lines):
-            entry, count = _due(net, state, line, step)
-            if cursor[line] >= count:
+            entry, length = _due(net, state, line, step)
+            if cursor[line] >= length:
                 continue
             order = net.order[state.line_neuron[entry + cursor[line]]]
             # Of one neuron, the longer delay was transmitted earlier.
@@ -234,7 +228,7 @@ def _deliver_delayed(net: Any, state: Any, counters: Any, step: int) -> None:
                 best, best_order = line, order
         if best < 0:
             break
-        entry, count = _due(net, state, best, step)
+        entry, _ = _due(net, state, best, step)
         neuron = state.line_neuron[entry + cursor[best]]
         d = state.line_value[entry + cursor[best]]
         cursor[best] += 1
@@ -242,7 +236,21 @@ def _deliver_delayed(net: Any, state: Any, counters: Any, step: int) -> None:
         for k in range(net.pop_out[p], net.pop_out[p + 1]):
             q = net.out_proj[k]
             if net.proj_line[q] == best:
-                _add_row(net, state, counters, q, neuron, d, float(step))
+                synapses = net.proj_row[q] + neuron - net.pop_start[p]
+                n = _add_row(
+                    net.row[synapses],
+                    net.row[synapses + 1],
+                    net.syn_target,
+                    net.syn_weight,
+                    d,
+                    state.u,
+                    net.proj_accumulator[q],
+                    heap,
+                    net.proj_neuron[q],
+                    float(step),
+                )
+                count[net.proj_target[q], MACS if net.pop_graded[p] else ACS] += n
+                count[net.proj_target[q], EXECUTED] += n
     for line in range(n_lines):
         slot = (step - net.line_delay[line]) % (net.line_delay[line] + 1)
         state.line_count[net.line_slot[line] + slot] = 0
