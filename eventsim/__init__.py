@@ -22,6 +22,7 @@ _PUBLIC: dict[str, str] = {
     "Simulator": "eventsim.simulator",
     "Hook": "eventsim.trace",
     "Counters": "eventsim.trace",
+    "CounterRecorder": "eventsim.trace",
     "EventRecorder": "eventsim.trace",
     "EnergyHook": "eventsim.trace",
     "Policy": "eventsim.models.policy",

@@ -156,7 +156,7 @@ def connectivity(weights: Any, where: str) -> Connectivity:
     if hasattr(weights, "tocsc"):
         return _from_scipy(weights, where)
     try:
-        array = np.array(weights)
+        array = np.array(weights, order="C")  # sums, and files, as if it had been loaded
     except ValueError as error:
         raise NetworkError("are not a matrix", where=where, field="weights") from error
     array = _floating(array, where)

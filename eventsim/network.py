@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from eventsim.connectivity import Connectivity
 
+#: Longest delay in steps: a delay line holds that many values a neuron.
+MAX_DELAY = 1_000_000
+
 Thresholds: TypeAlias = float | Mapping[str, ArrayLike]
 
 
@@ -136,9 +139,11 @@ class Projection:
 
         name = name or f"{source}->{target}"
         where = f"projection '{name}'"
-        if float(delay) != int(delay) or delay < 0:
+        if not (0 <= delay <= MAX_DELAY and float(delay) == int(delay)):
             raise NetworkError(
-                f"is {delay}; give a whole number of steps >= 0", where=where, field="delay"
+                f"is {delay}; give a whole number of steps from 0 to {MAX_DELAY:,}",
+                where=where,
+                field="delay",
             )
         built = connectivity(weights, where)
         if dense_macs is not None and dense_macs < 0:

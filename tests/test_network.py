@@ -77,6 +77,8 @@ def test_unknown_activation_lists_the_known_ones() -> None:
         (lambda: Input("a lot"), "not numeric"),  # type: ignore[arg-type]
         (lambda: Projection("x", "y", [[1.0]], delay=-1), "'x->y', field 'delay': is -1"),
         (lambda: Projection("x", "y", [[1.0]], delay=0.5), "whole number"),  # type: ignore[arg-type]
+        (lambda: Projection("x", "y", [[1.0]], delay=2**70), "from 0 to 1,000,000"),
+        (lambda: Projection("x", "y", [[1.0]], delay=float("nan")), "whole number"),  # type: ignore[arg-type]
         (lambda: Projection("x", "y", [[1.0]], dense_macs=-1), "dense_macs"),
         (lambda: Network((X, X), ()), "population 'x' is declared twice"),
         (lambda: Network((Y,), ()), "at least one population of Input"),

@@ -202,7 +202,7 @@ def _add_row(
         j = target[k]
         u[accumulator + j] += weight[k] * d
         if place[neuron + j] < 0:
-            push(*heap, neuron + j, now)
+            push(heap[0], heap[1], heap[2], heap[3], heap[4], neuron + j, now)
     return last - first
 
 
