@@ -1,0 +1,229 @@
+"""Reads a device profile (TOML, schema eventsim-profile/1) and refuses what is not in order."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import replace
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any
+
+from eventsim.analysis.profile import LABELS, Price, Profile
+from eventsim.errors import FileFormatError
+
+SCHEMA = "eventsim-profile/1"
+GRADED = ("native", "assumed", "none")
+UPDATES = ("every_step", "on_event")
+BASES = ("measured", "simulated", "derived", "average", "assumed")
+CONFIDENCES = ("H", "M", "L")
+ENERGY = {"J": 0, "mJ": -3, "uJ": -6, "nJ": -9, "pJ": -12, "fJ": -15}
+POWER = {"W": 0, "mW": -3, "uW": -6, "nW": -9}
+
+_TEXTS = ("schema", "name", "title", "process", "precision", "graded", "updates")
+_LISTS = ("assumptions", "unpriced")
+_REQUIRED_TABLES = ("mac", "ac", "update", "event", "static")
+# A table is one of these; the keys it must and may have beside the first.
+_FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "value": (("unit", "basis", "includes", "source", "confidence"), ("note",)),
+    "unknown": ((), ("note",)),
+    "included_in": ((), ("note",)),
+    "borrowed_from": (("note",), ()),
+}
+
+
+def parse_profile(text: str, where: str) -> Profile:
+    """Parse the text of a profile file.
+
+    Parameters
+    ----------
+    text : str
+        TOML.
+    where : str
+        Name of the file, for error messages.
+
+    Raises
+    ------
+    FileFormatError
+        If it is not TOML, or a key is missing, unknown or out of range; the message has file,
+        line (found by searching the text) and key.
+    """
+    return _Reader(text, where).profile()
+
+
+class _Reader:
+    """Holds the text, so that an error can name the line."""
+
+    def __init__(self, text: str, where: str) -> None:
+        self.text = text
+        self.where = where
+        try:
+            self.data: dict[str, Any] = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise FileFormatError(f"is not valid TOML: {error}", where=where) from error
+
+    def fail(self, message: str, table: str, key: str = "") -> FileFormatError:
+        line = _line(self.text, table, key)
+        where = self.where if line is None else f"{self.where}, line {line}"
+        field = ".".join(part for part in (table, key) if part)
+        return FileFormatError(message, where=where, field=field or None)
+
+    def profile(self) -> Profile:
+        data = self.data
+        self.only_known(data, (*_TEXTS, *_LISTS, *LABELS), "")
+        texts = {key: self.string(data, "", key) for key in _TEXTS}
+        self.choice(texts["schema"], (SCHEMA,), "", "schema")
+        self.choice(texts["graded"], GRADED, "", "graded")
+        self.choice(texts["updates"], UPDATES, "", "updates")
+        lists = {key: self.strings(key) for key in _LISTS}
+        for key in _REQUIRED_TABLES:
+            if key not in data:
+                raise self.fail(
+                    f"is missing; add the table [{key}], with 'unknown = true' if no figure is "
+                    "published",
+                    "",
+                    key,
+                )
+        if texts["updates"] == "on_event" and "update_inactive" in data:
+            raise self.fail(
+                "has no meaning where updates = 'on_event'; leave it out", "update_inactive"
+            )
+        prices = {key: self.price(key) for key in LABELS if key in data}
+        prices = {key: self.resolved(key, price, prices) for key, price in prices.items()}
+        mac = prices["mac"]
+        if texts["graded"] == "none" and mac.known:
+            raise self.fail(
+                "has a price, but graded = 'none'; write 'unknown = true', or graded = 'assumed'",
+                "mac",
+            )
+        if texts["graded"] == "assumed" and mac.basis != "assumed":
+            raise self.fail(
+                "must be borrowed or of basis 'assumed' where graded = 'assumed'", "mac"
+            )
+        return Profile(
+            name=texts["name"],
+            title=texts["title"],
+            process=texts["process"],
+            precision=texts["precision"],
+            graded=texts["graded"],
+            updates=texts["updates"],
+            prices=MappingProxyType(prices),
+            assumptions=lists["assumptions"],
+            unpriced=lists["unpriced"],
+        )
+
+    def price(self, name: str) -> Price:
+        table = self.data[name]
+        if not isinstance(table, dict):
+            raise self.fail(f"must be a table [{name}]", "", name)
+        forms = [form for form in _FORMS if form in table]
+        if len(forms) != 1:
+            found = " and ".join(forms) or "none of them"
+            raise self.fail(
+                f"must have exactly one of value, unknown, included_in, borrowed_from; it has "
+                f"{found}",
+                name,
+            )
+        form = forms[0]
+        required, optional = _FORMS[form]
+        if name == "static" and form == "value":
+            required = (*required, "per")
+        self.only_known(table, (form, *required, *optional), name)
+        texts: dict[str, Any] = {key: self.string(table, name, key) for key in required}
+        texts |= {key: self.string(table, name, key) for key in optional if key in table}
+        if form == "unknown":
+            if table["unknown"] is not True:
+                raise self.fail("must be true, or left out", name, "unknown")
+            return Price(**texts)
+        if form != "value":
+            texts[form] = self.string(table, name, form)
+            return Price(**texts)
+        units = POWER if name == "static" else ENERGY
+        unit = texts.pop("unit")
+        if unit not in units:
+            kind = "a power" if name == "static" else "an energy"
+            raise self.fail(f"is '{unit}'; give {kind} in one of {', '.join(units)}", name, "unit")
+        self.choice(texts["basis"], BASES, name, "basis")
+        self.choice(texts["confidence"], CONFIDENCES, name, "confidence")
+        number = self.number(table["value"], name)
+        # Through Decimal: 23.6 pJ is then the float nearest to 23.6e-12.
+        value = float(Decimal(repr(number)).scaleb(units[unit]))
+        return Price(value=value, quoted=f"{number:g} {unit}", **texts)
+
+    def number(self, value: object, table: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.fail(f"is {value!r}; give a number", table, "value")
+        number = float(value)
+        if not math.isfinite(number) or number < 0.0:
+            raise self.fail(f"is {number}; give a finite number above 0", table, "value")
+        if number == 0.0:
+            raise self.fail(
+                "is 0; write 'unknown = true' if there is no figure, or 'included_in' if another "
+                "price contains it",
+                table,
+                "value",
+            )
+        return number
+
+    def resolved(self, name: str, price: Price, prices: dict[str, Price]) -> Price:
+        """Follow `borrowed_from` and check `included_in`."""
+        for key in ("borrowed_from", "included_in"):
+            target = getattr(price, key)
+            if target is None:
+                continue
+            giver = prices.get(target)
+            if giver is None or giver.value is None or target == name:
+                raise self.fail(
+                    f"is '{target}', which is not another price of this file with a value",
+                    name,
+                    key,
+                )
+            if key == "borrowed_from":
+                if "static" in (name, target):
+                    raise self.fail("a power and an energy cannot stand in", name, key)
+                return replace(giver, basis="assumed", borrowed_from=target, note=price.note)
+        return price
+
+    def only_known(self, found: Iterable[str], known: tuple[str, ...], table: str) -> None:
+        for key in found:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
+                raise self.fail(f"is not a known key here; {hint}", table, key)
+
+    def string(self, table: dict[str, Any], name: str, key: str) -> str:
+        if key not in table:
+            raise self.fail("is missing; give a string", name, key)
+        value = table[key]
+        if not isinstance(value, str) or not value.strip():
+            raise self.fail(f"is {value!r}; give a non-empty string", name, key)
+        return value.strip()
+
+    def strings(self, key: str) -> tuple[str, ...]:
+        value = self.data.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
+            raise self.fail("must be a list of sentences", "", key)
+        return tuple(value)
+
+    def choice(self, value: str, choices: tuple[str, ...], table: str, key: str) -> None:
+        if value not in choices:
+            raise self.fail(f"is '{value}'; give one of {', '.join(choices)}", table, key)
+
+
+def _line(text: str, table: str, key: str) -> int | None:
+    """Line of `key` in `table`, else that of the table's head; best effort, by searching."""
+    current, head = "", None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if match := re.match(r"\s*\[\s*([\w-]+)\s*\]", line):
+            current = match[1]
+            if current == (table or key):
+                head = number
+        elif match := re.match(r"\s*[\"']?([\w-]+)[\"']?\s*=", line):
+            if key and (current, match[1]) == (table, key):
+                return number
+            if (current, match[1]) == ("", table):
+                head = number
+    return head
