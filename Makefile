@@ -1,0 +1,64 @@
+# Each target makes or reuses the virtual environment that it needs; it installs again only when
+# the requirements have changed. `make VENV=elsewhere ...` and `make PYTHON=python3.12 ...` work.
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+
+PY := $(VENV)/bin/python
+INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
+# The extras that some test needs; a test of another one adds it here.
+ALL := dev,train,box2d,mujoco
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help run test test-all test-nojit lint bench reference clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.core ## run the CartPole policy, event-driven, in its environment
+	$(VENV)/bin/eventsim run cartpole --out runs/cartpole
+
+test: $(VENV)/.test ## the quick tests; needs no extra
+	$(PY) -m pytest -m "not slow"
+
+test-all: $(VENV)/.all test-nojit ## all tests, with the extras; only absent agents are skipped
+	$(PY) -m pytest -m "not timing" -n $(JOBS) --forbid-skips
+	$(PY) -m pytest -m timing --forbid-skips
+
+test-nojit: $(VENV)/.test ## the tests marked nojit, with the kernels as plain Python
+	NUMBA_DISABLE_JIT=1 $(PY) -m pytest -m "nojit and not slow"
+
+lint: $(VENV)/.dev ## style, types and the direction of imports
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --config setup.cfg --no-logo
+
+bench: $(VENV)/.core ## speed of the simulator
+	$(PY) -m tests.bench
+
+reference: $(VENV)/.all ## the tests on trained agents alone, with what they print
+	$(PY) -m pytest -m agents -rA
+
+clean: ## remove what was built, cached kernels too; the virtual environments stay
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+	find eventsim models analysis tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip is asked for, not python: an attempt on a machine without the venv module leaves a python.
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or \
+	  sys.exit("eventsim needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# setuptools comes first and builds without isolation, so that constraints.txt holds for it too.
+$(VENV)/.core $(VENV)/.test $(VENV)/.dev $(VENV)/.all: $(VENV)/.venv $(REQUIREMENTS)
+	$(INSTALL) setuptools
+	$(INSTALL) --no-build-isolation --editable '.$(EXTRAS)'
+	@touch $@
+$(VENV)/.test: EXTRAS := [test]
+$(VENV)/.dev: EXTRAS := [dev]
+$(VENV)/.all: EXTRAS := [$(ALL)]
