@@ -92,7 +92,9 @@ def load_policy(
             raise _unknown(source)
         importer = next((i for i in IMPORTERS if i.accepts(path)), None)
     except (OSError, ValueError) as error:
-        raise FileFormatError("cannot be read; check its name and rights", where=path.name) from error
+        raise FileFormatError(
+            "cannot be read; check its name and rights", where=path.name
+        ) from error
     if importer is None:
         raise FileFormatError(
             "is of no known format; give one of: " + ", ".join(i.name for i in IMPORTERS),
@@ -116,7 +118,7 @@ def _unknown(source: str | os.PathLike[str]) -> UnknownNameError:
         return UnknownNameError(f"there is no file or folder '{name}'; check the path")
     known = sorted(zoo_files())
     near = difflib.get_close_matches(name.lower(), known, 3, 0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"the zoo has: {', '.join(known)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the zoo has {', '.join(known)}"
     return UnknownNameError(f"there is no policy '{name}', neither a file nor in the zoo; {hint}")
 
 
@@ -135,10 +137,7 @@ def _load_saved(path: Path, env: str | None = None) -> Policy:
     from eventsim.models.policy import Policy
 
     policy = Policy.load(path)
-    if env is None:
-        return policy
-    metadata = {**policy.metadata, "env": env}
-    return Policy(policy.encoder, policy.network, policy.decoder, metadata)
+    return policy if env is None else policy.with_metadata(env_id=env)
 
 
 def _is_sb3(path: Path) -> bool:
