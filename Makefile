@@ -25,8 +25,7 @@ test: $(VENV)/.test ## the quick tests; needs no extra
 	$(PY) -m pytest -m "not slow"
 
 test-all: $(VENV)/.all test-nojit ## all tests, with the extras; only absent agents are skipped
-	$(PY) -m pytest -m "not timing" -n $(JOBS) --forbid-skips
-	$(PY) -m pytest -m timing --forbid-skips
+	$(PY) -m pytest -n $(JOBS) --forbid-skips
 
 test-nojit: $(VENV)/.test ## the tests marked nojit, with the kernels as plain Python
 	NUMBA_DISABLE_JIT=1 $(PY) -m pytest -m "nojit and not slow"

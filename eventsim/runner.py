@@ -1,0 +1,325 @@
+"""Run a policy event by event in its environment, beside the dense one, and sum it up."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from eventsim import __version__, summary
+from eventsim.analysis import energy, sparsity
+from eventsim.errors import InputError
+from eventsim.loop import Played, Recording, Worlds, play
+from eventsim.models import rollout
+from eventsim.output import prepare_folder
+from eventsim.progress import EpisodeBar
+from eventsim.result import SCHEMA, Run
+from eventsim.trace import Hook
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    from eventsim.models.policy import Policy
+    from eventsim.network import Network
+
+    Env: TypeAlias = gym.Env[Any, Any]
+
+Device: TypeAlias = "str | os.PathLike[str] | energy.Profile"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns of a policy.
+
+    Attributes
+    ----------
+    returns : tuple of float
+        One an episode.
+    """
+
+    returns: tuple[float, ...]
+
+    @property
+    def mean(self) -> float | None:
+        """Mean return; None without episodes."""
+        mean: float | None = summary.returns(self.returns)["mean"]
+        return mean
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation, with n - 1 in the denominator; None for fewer than two episodes."""
+        std: float | None = summary.returns(self.returns)["std"]
+        return std
+
+    @property
+    def ci95(self) -> tuple[float, float] | None:
+        """95 % interval of the mean by Student's t; None for fewer than two episodes."""
+        interval = summary.t_interval(self.returns)
+        return None if interval is None else (interval[0], interval[1])
+
+
+def evaluate(
+    policy: Policy,
+    env: str | Env | None = None,
+    episodes: int = 10,
+    seed: int = 0,
+    *,
+    dense: bool = False,
+    progress: bool | None = None,
+) -> Evaluation:
+    """Measure the returns of a policy, with nothing else counted or kept.
+
+    Parameters
+    ----------
+    policy : Policy
+    env : str or gymnasium.Env, optional
+        Default: the one named in the policy's metadata.
+    episodes : int
+    seed : int
+        Episode i starts from ``env.reset(seed=seed + i)``, the state of the policy reset; an
+        environment given by name is made anew for each.
+    dense : bool
+        Run the dense forward pass instead of the events.
+    progress : bool, optional
+        Show a bar on stderr; default: on a terminal.
+
+    Raises
+    ------
+    InputError
+        If the environment does not fit the policy, or `episodes` is below 1.
+    """
+    _check_episodes(episodes)
+    with Worlds(policy, env, dense=False) as worlds:
+        rollout.check_spaces(policy, worlds.event)
+        session = policy.dense_session() if dense else policy.session()
+        values = []
+        with EpisodeBar(episodes, progress) as bar:
+            for i in range(episodes):
+                if i:
+                    worlds.renew()
+                bar.begin(f"episode {i + 1}")
+                episode = rollout.episode(
+                    session, worlds.event, seed + i, on_step=lambda _: bar.step()
+                )
+                values.append(episode.total)
+                bar.end()
+    return Evaluation(tuple(values))
+
+
+def run(
+    policy: Policy,
+    env: str | Env | None = None,
+    *,
+    episodes: int = 10,
+    seed: int = 0,
+    threshold: float | None = None,
+    threshold_scale: float | None = None,
+    carry_state: bool = False,
+    dense: bool = True,
+    devices: Sequence[Device] | None = None,
+    hooks: Sequence[Hook] = (),
+    record_events: bool = True,
+    step_seconds: float | None = None,
+    engine: str = "auto",
+    progress: bool | None = None,
+    out: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+) -> Run:
+    """Run a policy event by event in its environment.
+
+    Parameters
+    ----------
+    policy : Policy
+    env : str or gymnasium.Env, optional
+        What ``gymnasium.make`` takes, ``"module:Id"`` too, or an environment, which then serves
+        the event-driven, the dense and the random policy in turn. Default: the one named in the
+        policy's metadata.
+    episodes : int
+    seed : int
+        Episode i starts from ``env.reset(seed=seed + i)``; the dense and the random policy play
+        the same ones.
+    threshold : float, optional
+        One absolute threshold for all populations.
+    threshold_scale : float, optional
+        Factor on the policy's own thresholds; not together with `threshold`.
+    carry_state : bool
+        Keep the state of the neurons from one episode to the next; by default every episode
+        starts cold, and its first step counts like all others.
+    dense : bool
+        Run the dense forward pass and random actions on the same seeds too, for the relative
+        loss.
+    devices : sequence of str, path or Profile, optional
+        Energy profiles, by name or TOML file. Default `eventsim.analysis.energy.DEFAULT_DEVICES`.
+    hooks : sequence of Hook
+        Given to the simulator of the event-driven policy.
+    record_events : bool
+        Keep every event in memory.
+    step_seconds : float, optional
+        Duration of a step, for event times and static energy. Default: as the environment states
+        it (`eventsim.models.rollout.step_seconds`); event times then count in steps of 1 if it
+        does not.
+    engine : str
+        As for `Simulator`.
+    progress : bool, optional
+        Show a bar on stderr; default: on a terminal.
+    out : path, optional
+        Folder for the files, see `Run.save`.
+    name : str, optional
+        What run.json calls the policy; default the name in its metadata, or of its network.
+
+    Returns
+    -------
+    Run
+        After Ctrl-C, what was recorded until then, with `interrupted` set; the return of the
+        episode that was cut is left out, its steps are not.
+
+    Raises
+    ------
+    InputError
+        If the environment does not fit the policy, or an argument is out of range.
+    UnknownNameError, MissingDependencyError
+        If the environment or a device is not there.
+    OutputError
+        If `out` cannot be written; said before the run begins.
+    KeyboardInterrupt
+        If it came before the first step was complete.
+    """
+    _check_episodes(episodes)
+    network = _with_thresholds(policy.network, threshold, threshold_scale)
+    profiles = [
+        device if isinstance(device, energy.Profile) else energy.load_profile(device)
+        for device in (energy.DEFAULT_DEVICES if devices is None else devices)
+    ]
+    names = [profile.name for profile in profiles]
+    if len(set(names)) < len(names):
+        raise InputError(f"a device is named twice: {', '.join(names)}", field="devices")
+    if step_seconds is not None and not (np.isfinite(step_seconds) and step_seconds > 0.0):
+        raise InputError(f"is {step_seconds}; give seconds above 0", field="step_seconds")
+    if out is not None:
+        prepare_folder(out)
+    with Worlds(policy, env, dense) as worlds:
+        rollout.check_spaces(policy, worlds.event)
+        seconds, source = rollout.step_seconds(worlds.event)
+        if step_seconds is not None:
+            seconds, source = step_seconds, "given"
+        log = Recording(
+            policy.with_network(network), carry_state, hooks, record_events, engine, seconds
+        )
+        with EpisodeBar(episodes * (3 if dense else 1), progress) as bar:
+            played = play(log, worlds, episodes, seed, carry_state, bar)
+    settings = {
+        "policy": name or _name(policy),
+        "env": worlds.name,
+        "seed": seed,
+        "threshold": threshold,
+        "threshold_scale": threshold_scale,
+        "carry_state": carry_state,
+        "step_seconds": seconds,
+        "step_seconds_source": source,
+    }
+    result = _summarise(log, played, profiles, settings)
+    if out is not None:
+        result.save(out)
+    return result
+
+
+def _summarise(
+    log: Recording,
+    played: Played,
+    profiles: Sequence[energy.Profile],
+    settings: dict[str, Any],
+) -> Run:
+    """Turn what was recorded into figures."""
+    network, counters = log.network, log.counters()
+    layers = sparsity.layer_rows(
+        network, counters.evaluations, counters.events, counters.macs, counters.acs
+    )
+    total = sparsity.total_row(
+        network, counters.events, counters.macs, counters.acs, log.first_steps()
+    )
+    dense, steps = network.dense_macs(), log.n_steps
+    at_zero = log.synops_at_zero(int(counters.synops.sum()))
+    is_input = np.array([p.is_input for p in network.populations])
+    sizes = np.array([p.size for p in network.populations])
+    means = {
+        key: np.array([row[key] for row in layers], np.float64)
+        for key in ("dense_macs", "macs", "acs", "events", "evaluations")
+    }
+    estimates = [
+        energy.estimate(
+            profile,
+            **means,
+            neurons=sizes,
+            is_input=is_input,
+            step_seconds=settings["step_seconds"],
+        ).to_dict()
+        for profile in profiles
+    ]
+    joules = {
+        profile.name: profile.joules(
+            counters.evaluations, counters.events, counters.macs, counters.acs, sizes, is_input
+        )
+        for profile in profiles
+    }
+    data = {
+        "schema": SCHEMA,
+        **settings,
+        "episodes": len(played.event),
+        "steps": steps,
+        "interrupted": played.interrupted,
+        "versions": _versions(),
+        "encoder_ops": log.policy.encoder.operations,
+        "input_comparisons": network.n_inputs,
+        "return": summary.returns(played.event),
+        "dense_return": None if played.dense is None else summary.returns(played.dense),
+        "random_return": None if played.random is None else summary.returns(played.random),
+        "relative_loss": summary.relative_loss(
+            played.event, played.dense or [], played.random or []
+        ),
+        "layers": layers,
+        "total": {
+            **total,
+            "reduction_weights_only": dense / network.n_synapses if network.n_synapses else None,
+            "reduction_at_zero_threshold": dense * steps / at_zero if at_zero else None,
+        },
+        "energy": estimates,
+    }
+    return Run(data, network, counters, joules, log.events())
+
+
+def _with_thresholds(
+    network: Network, threshold: float | None, threshold_scale: float | None
+) -> Network:
+    if threshold is not None and threshold_scale is not None:
+        raise InputError("give threshold or threshold_scale, not both")
+    if threshold is not None:
+        if not (np.isfinite(threshold) and threshold >= 0.0):
+            raise InputError(f"is {threshold}; give a finite number >= 0", field="threshold")
+        return network.with_thresholds(threshold)
+    return network if threshold_scale is None else network.scale_thresholds(threshold_scale)
+
+
+def _name(policy: Policy) -> str:
+    return str(policy.metadata.get("name") or policy.network.name or "policy")
+
+
+def _check_episodes(episodes: int) -> None:
+    if episodes < 1:
+        raise InputError(f"is {episodes}; give at least 1", field="episodes")
+
+
+def _versions() -> dict[str, str]:
+    import gymnasium
+    import numba
+
+    return {
+        "eventsim": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "gymnasium": gymnasium.__version__,
+    }
