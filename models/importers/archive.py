@@ -46,14 +46,19 @@ class Archive:
 
     def __init__(self, source: Path | bytes, where: str) -> None:
         self.where = where
+        incomplete = FileFormatError(
+            "is not a complete zip file; give the file that the agent was saved to, or download "
+            "it again",
+            where=where,
+        )
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
         except _DAMAGE as error:
-            raise FileFormatError(
-                "is not a complete zip file; give the file that the agent was saved to, or "
-                "download it again",
-                where=where,
-            ) from error
+            raise incomplete from error
+        # An agent holds zips as its members: of a cut file, zipfile would find one of those.
+        if min((info.header_offset for info in self._zip.infolist()), default=0) > 0:
+            self._zip.close()
+            raise incomplete
         self.names = self._zip.namelist()
 
     def __contains__(self, name: str) -> bool:

@@ -239,6 +239,18 @@ def test_truncated_zips(tmp_path: Path) -> None:
             load_policy(file)
 
 
+def test_a_cut_that_leaves_a_whole_zip_inside(tmp_path: Path) -> None:
+    """Members are zips themselves: one of them must not be taken for the file."""
+    inner = torch_zip({"data.pkl": b"\x80\x02}."})
+    members = {"pytorch_variables.pth": inner, **agent_members(PPO)}
+    file = write_zip(tmp_path / "agent.zip", members)
+    content = file.read_bytes()
+    for end in range(content.index(inner) + len(inner), len(content), 41):
+        file.write_bytes(content[:end])
+        with pytest.raises(FileFormatError, match=r"^agent\.zip: is not a complete zip file"):
+            load_policy(file)
+
+
 def hostile_zips(marker: Path) -> dict[str, dict[str, bytes]]:
     pickled = pickle.dumps(Hostile(marker), 2)
     call = (
