@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,7 @@ LABELS: Mapping[str, str] = MappingProxyType(
     {
         "mac": "a graded synop (MAC)",
         "ac": "a binary synop (AC)",
+        "memory": "the fetch of a weight",
         "update": "a neuron update",
         "update_inactive": "an update of an inactive neuron",
         "event": "an event",
@@ -37,6 +39,10 @@ class Price:
         contained in another one.
     quoted : str
         The figure as the file gives it, such as ``"23.6 pJ"``; empty without a value.
+    low, high : float or None
+        Ends of the range that the source gives, in the unit of `value`; None without a range.
+    range_quoted : str
+        The range as the file gives it, such as ``"2.8 to 12.7 pJ"``.
     basis : str
         ``measured``, ``simulated``, ``derived``, ``average`` or ``assumed``.
     includes : str
@@ -65,6 +71,9 @@ class Price:
     included_in: str | None = None
     per: str = ""
     note: str = ""
+    low: float | None = None
+    high: float | None = None
+    range_quoted: str = ""
 
     @property
     def known(self) -> bool:
@@ -122,11 +131,13 @@ class Profile:
 
         For a population with n neurons, of which E were evaluated, and V events of its own,
 
-            J = MACs j_mac + ACs j_ac + V j_event + E j_update + (n - E) j_inactive
+            J = MACs j_mac + ACs j_ac + (MACs + ACs) j_memory
+                + V j_event + E j_update + (n - E) j_inactive
 
         where the last term is there only if the device updates every neuron at every step, and
-        the last two not for input populations, whose values the encoder computes. An unknown
-        price of a neuron update or an event leaves its term out (`estimate` lists it). Where the
+        the last two not for input populations, whose values the encoder computes. The term of
+        memory is there if the profile prices the fetch of a weight apart. An unknown price of a
+        neuron update, an event or a fetch leaves its term out (`estimate` lists it). Where the
         synops cannot be priced the result is NaN, never 0.
 
         Parameters
@@ -165,6 +176,7 @@ class Profile:
         total: NDArray[np.float64] = _synops(m, price["mac"]) + _synops(a, price["ac"])
         if math.isnan(price["mac"]) and math.isnan(price["ac"]):
             total = np.full(e.shape, np.nan)
+        total = total + (m + a) * _or_zero(price.get("memory", 0.0))
         total = total + v * _or_zero(price["event"])
         total = total + np.where(inputs, 0.0, e) * _or_zero(price["update"])
         if self.updates == "every_step":
@@ -172,6 +184,16 @@ class Profile:
             idle = np.where(inputs, 0.0, np.maximum(n - e, 0.0))
             total = total + idle * _or_zero(price.get("update_inactive", price["update"]))
         return total
+
+    def at(self, end: Literal["low", "high"]) -> Profile:
+        """Return the profile with every price at one end of its published range."""
+        prices = {key: _at(price, end) for key, price in self.prices.items()}
+        return replace(self, prices=MappingProxyType(prices))
+
+
+def _at(price: Price, end: Literal["low", "high"]) -> Price:
+    value = price.low if end == "low" else price.high
+    return price if value is None else replace(price, value=value)
 
 
 def _counts(name: str, value: ArrayLike) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ _LISTS = ("assumptions", "unpriced")
 _REQUIRED_TABLES = ("mac", "ac", "update", "event", "static")
 # A table is one of these; the keys it must and may have beside the first.
 _FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "value": (("unit", "basis", "includes", "source", "confidence"), ("note",)),
+    "value": (("unit", "basis", "includes", "source", "confidence"), ("note", "low", "high")),
     "unknown": ((), ("note",)),
     "included_in": ((), ("note",)),
     "borrowed_from": (("note",), ()),
@@ -66,7 +66,7 @@ class _Reader:
             raise FileFormatError(f"is not valid TOML: {error}", where=where) from error
 
     def fail(self, message: str, table: str, key: str = "") -> FileFormatError:
-        line = _line(self.text, table, key)
+        line = find_line(self.text, table, key)
         where = self.where if line is None else f"{self.where}, line {line}"
         field = ".".join(part for part in (table, key) if part)
         return FileFormatError(message, where=where, field=field or None)
@@ -133,7 +133,8 @@ class _Reader:
             required = (*required, "per")
         self.only_known(table, (form, *required, *optional), name)
         texts: dict[str, Any] = {key: self.string(table, name, key) for key in required}
-        texts |= {key: self.string(table, name, key) for key in optional if key in table}
+        written = [key for key in optional if key in table and key not in ("low", "high")]
+        texts |= {key: self.string(table, name, key) for key in written}
         if form == "unknown":
             if table["unknown"] is not True:
                 raise self.fail("must be true, or left out", name, "unknown")
@@ -148,23 +149,44 @@ class _Reader:
             raise self.fail(f"is '{unit}'; give {kind} in one of {', '.join(units)}", name, "unit")
         self.choice(texts["basis"], BASES, name, "basis")
         self.choice(texts["confidence"], CONFIDENCES, name, "confidence")
-        number = self.number(table["value"], name)
+        number = self.number(table, name, "value")
         # Through Decimal: 23.6 pJ is then the float nearest to 23.6e-12.
         value = float(Decimal(repr(number)).scaleb(units[unit]))
-        return Price(value=value, quoted=f"{number:g} {unit}", **texts)
+        low, high, quoted = None, None, ""
+        if "low" in table or "high" in table:
+            ends = {key: self.number(table, name, key) for key in ("low", "high")}
+            if not ends["low"] <= number <= ends["high"]:
+                raise self.fail(
+                    f"is {number:g}, outside of its range of {ends['low']:g} to {ends['high']:g}",
+                    name,
+                    "value",
+                )
+            low, high = (float(Decimal(repr(n)).scaleb(units[unit])) for n in ends.values())
+            quoted = f"{ends['low']:g} to {ends['high']:g} {unit}"
+        return Price(
+            value=value,
+            quoted=f"{number:g} {unit}",
+            low=low,
+            high=high,
+            range_quoted=quoted,
+            **texts,
+        )
 
-    def number(self, value: object, table: str) -> float:
+    def number(self, values: dict[str, Any], table: str, key: str) -> float:
+        if key not in values:
+            raise self.fail("is missing; give both ends of the range, or none", table, key)
+        value = values[key]
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.fail(f"is {value!r}; give a number", table, "value")
+            raise self.fail(f"is {value!r}; give a number", table, key)
         number = float(value)
         if not math.isfinite(number) or number < 0.0:
-            raise self.fail(f"is {number}; give a finite number above 0", table, "value")
+            raise self.fail(f"is {number}; give a finite number above 0", table, key)
         if number == 0.0:
             raise self.fail(
                 "is 0; write 'unknown = true' if there is no figure, or 'included_in' if another "
                 "price contains it",
                 table,
-                "value",
+                key,
             )
         return number
 
@@ -213,7 +235,7 @@ class _Reader:
             raise self.fail(f"is '{value}'; give one of {', '.join(choices)}", table, key)
 
 
-def _line(text: str, table: str, key: str) -> int | None:
+def find_line(text: str, table: str, key: str) -> int | None:
     """Line of `key` in `table`, else that of the table's head; best effort, by searching."""
     current, head = "", None
     for number, line in enumerate(text.splitlines(), start=1):

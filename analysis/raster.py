@@ -1,4 +1,4 @@
-"""Rasters: every event of a run as a mark, layers stacked, rewards above, rates beside.
+"""Rasters: every event of a run as a mark, layers stacked, tracks above, rates beside.
 
 The plot is made with Matplotlib's objects alone: no pyplot, so no window, no backend change.
 """
@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from eventsim.analysis.raster_data import Float, Int, Populations, RasterData, check_events
+from eventsim.analysis.raster_data import (
+    Float,
+    Int,
+    Populations,
+    RasterData,
+    check_events,
+    check_track,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,10 +40,13 @@ _SMALL = 8.0
 
 # Inches.
 _PAD = 0.12
-_REWARD_HEIGHT = 0.75
+_TRACK_HEIGHT = 0.75
+_TRACK_GAP = 0.28
 _RATE_WIDTH = 0.75
 _SCALE_WIDTH = 0.13
 _SCALE_OFFSET = 2 * _PAD + _RATE_WIDTH + 0.5
+# Components of an observation or action: blues, oranges and a grey that differ in lightness too.
+_LINES = ("#0a1c57", "#d0640a", "#4f70b8", "#f0a04b", "#8a8f9c", "#2b2b2b")
 # Between bands, as a share of the lowest one.
 _GAP = 0.12
 
@@ -58,6 +68,8 @@ def raster(
     steps: int | None = None,
     episode_lengths: Sequence[int] | None = None,
     rewards: ArrayLike | None = None,
+    actions: ArrayLike | None = None,
+    observations: ArrayLike | None = None,
     title: str | None = None,
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
@@ -70,7 +82,8 @@ def raster(
     one event: blue if the transmitted change is positive, orange if negative, darker the larger
     it is; if all events carry the value 1 they are spikes and have one colour. On the right stand
     the share of steps with an event, per neuron and as mean of the population, and the scale of
-    the colours. Rewards share the axis of steps; a dashed line begins an episode.
+    the colours. Rewards, actions and observations are tracks above that share the axis of steps; a
+    dashed line begins an episode.
 
     With more than `max_marks` events, or more than two steps to a pixel, marks would cover each
     other: then the picture shows the share of neuron-steps with an event in cells of several
@@ -89,10 +102,12 @@ def raster(
         Steps of every episode. Needed to place the episodes exactly: without it an episode ends
         with its last event.
     rewards : array of shape (steps,), optional
+    actions, observations : array of shape (steps,) or (steps, components), optional
+        One line for each component; only the first six get a colour of their own.
     title : str, optional
     ax : matplotlib.axes.Axes, optional
-        Where to draw; rewards, rates and colour scale are attached to its sides. Default: axes
-        of a new figure.
+        Where to draw; tracks, rates and colour scale are attached to its sides. Default: axes of
+        a new figure.
     figsize : (float, float), optional
         Inches, of the new figure.
     max_marks : int, optional
@@ -101,7 +116,7 @@ def raster(
     -------
     matplotlib.axes.Axes
         The raster; ``.figure.savefig(path)`` writes it. The axes beside it are in its
-        ``child_axes``, labelled ``reward``, ``rate`` and ``scale``.
+        ``child_axes``, labelled ``reward``, ``action``, ``observation``, ``rate`` and ``scale``.
 
     Raises
     ------
@@ -119,8 +134,17 @@ def raster(
     """
     data = check_events(events, populations, steps, episode_lengths, rewards)
     bands = _bands(data.sizes)
+    tracks = {
+        name: check_track(name, values, data.steps)
+        for name, values in (
+            ("reward", data.rewards),
+            ("action", actions),
+            ("observation", observations),
+        )
+        if values is not None
+    }
     if ax is None:
-        ax = _new_axes(data, bands, bool(title), figsize)
+        ax = _new_axes(data, bands, len(tracks), bool(title), figsize)
     box = ax.get_window_extent()
     width, height = max(int(box.width), 1), max(int(box.height), 1)
     _frame(ax, data, bands)
@@ -139,7 +163,9 @@ def raster(
         fontsize=_SMALL,
         color=_FAINT,
     )
-    top = ax if data.rewards is None else _draw_rewards(ax, data, data.rewards)
+    top = ax
+    for k, (name, values) in enumerate(tracks.items()):
+        top = _draw_track(ax, data, name, values, _PAD + k * (_TRACK_HEIGHT + _TRACK_GAP))
     _draw_rates(ax, data, bands)
     if shown is not None:
         _draw_scale(ax, shown)
@@ -157,20 +183,24 @@ def _bands(sizes: Int) -> _Bands:
 
 
 def _new_axes(
-    data: RasterData, bands: _Bands, with_title: bool, figsize: tuple[float, float] | None
+    data: RasterData,
+    bands: _Bands,
+    n_tracks: int,
+    with_title: bool,
+    figsize: tuple[float, float] | None,
 ) -> Axes:
     """Axes of a new figure, with the room around them that their sides need (inches)."""
     from matplotlib.figure import Figure
     from matplotlib.textpath import TextPath
 
     widths = [TextPath((0, 0), label, size=9).get_extents().width for label in data.labels]
-    left = max(max(widths) / 72.0 + 0.2, 0.5 if data.rewards is None else 1.0)
+    left = max(max(widths) / 72.0 + 0.2, 1.3 if n_tracks > 1 else 1.0 if n_tracks else 0.5)
     right = 2 * _PAD + _RATE_WIDTH + 0.55
     if data.step.size:
         right += _SCALE_WIDTH + 0.8
     bottom, top = 0.65, 0.45
-    if data.rewards is not None:
-        top = _PAD + _REWARD_HEIGHT + 0.25 + 0.25 * with_title
+    if n_tracks:
+        top = _PAD + n_tracks * (_TRACK_HEIGHT + _TRACK_GAP) + 0.25 * with_title
     width, height = figsize or (9.5, bands.end + bottom + top)
     figure = Figure(figsize=(width, height), dpi=150)
     # In a figure that is too small for its margins the axes still keep a fifth of it.
@@ -336,22 +366,26 @@ def _attach(
     return other
 
 
-def _draw_rewards(ax: Axes, data: RasterData, rewards: Float) -> Axes:
-    track = _attach(ax, "above", "reward", (0.0, _PAD, 1.0, _REWARD_HEIGHT), sharex=ax)
-    x = np.arange(rewards.size)
-    track.plot(x, rewards, drawstyle="steps-mid", color=_INK, linewidth=0.9)
-    if rewards.size and np.ptp(rewards) == 0.0:
-        low, high = sorted((0.0, float(rewards[0]) or 1.0))
+def _draw_track(ax: Axes, data: RasterData, name: str, values: Float, above: float) -> Axes:
+    track = _attach(ax, "above", name, (0.0, above, 1.0, _TRACK_HEIGHT), sharex=ax)
+    width = max(int(ax.get_window_extent().width), 1)
+    for k, column in enumerate(values.T):
+        colour = _LINES[min(k, len(_LINES) - 1)]
+        x, y = _envelope(column, width)
+        style = "steps-mid" if x.size == column.size else "default"
+        track.plot(x, y, drawstyle=style, color=colour, linewidth=0.9)
+    if values.size and np.ptp(values) == 0.0:
+        low, high = sorted((0.0, float(values[0, 0]) or 1.0))
         track.set_ylim(low - 0.15 * (high - low), high + 0.15 * (high - low))
-    track.set_ylabel("reward", fontsize=9, rotation=0, ha="right", va="center")
+    track.set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
     track.tick_params(axis="x", labelbottom=False)
     track.locator_params(axis="y", nbins=3)
     _episodes(track, data)
-    if 1 < len(data.starts) <= 8:
+    if name == "reward" and 1 < len(data.starts) <= 8:
         ends = np.append(data.starts[1:], data.steps)
         for start, end in zip(data.starts, ends, strict=True):
             track.annotate(
-                f"return {rewards[start:end].sum():.4g}",
+                f"return {values[start:end].sum():.4g}",
                 (start - 0.5, 1.0),
                 xycoords=("data", "axes fraction"),
                 xytext=(3.0, 1.0),
@@ -360,6 +394,17 @@ def _draw_rewards(ax: Axes, data: RasterData, rewards: Float) -> Axes:
                 color=_FAINT,
             )
     return track
+
+
+def _envelope(values: Float, width: int) -> tuple[Float, Float]:
+    """Points of a line; of a long one the lowest and highest in each pixel: it looks the same."""
+    x = np.arange(values.size, dtype=np.float64)
+    if values.size <= 8 * width:
+        return x, values
+    wide = -(-values.size // (2 * width))
+    starts = np.arange(0, values.size, wide)
+    ends = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+    return np.repeat(x[starts], 2), np.stack(ends, axis=1).reshape(-1)
 
 
 def _draw_rates(ax: Axes, data: RasterData, bands: _Bands) -> None:

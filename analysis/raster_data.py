@@ -110,6 +110,39 @@ def check_events(
     return RasterData(names, sizes, step, population, neuron, value, starts[:-1], int(steps), track)
 
 
+def check_track(name: str, values: ArrayLike, steps: int) -> Float:
+    """Check a track that is drawn above a raster.
+
+    Parameters
+    ----------
+    name : str
+        Of the track, for error messages.
+    values : array of shape (steps,) or (steps, components)
+    steps : int
+
+    Returns
+    -------
+    float64 array of shape (steps, components)
+
+    Raises
+    ------
+    InputError
+        If the shape is another one, or a value is not a finite number.
+    """
+    try:
+        track = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError("are not numbers", field=f"{name}s") from error
+    if track.ndim not in (1, 2) or len(track) != steps:
+        raise InputError(
+            f"have shape {track.shape}; give ({steps},) or ({steps}, components)",
+            field=f"{name}s",
+        )
+    if name != "reward" and not np.isfinite(track).all():
+        raise InputError("hold a value that is not finite", field=f"{name}s")
+    return track.reshape(steps, -1) if steps else track.reshape(0, 1)
+
+
 def _populations(populations: Populations) -> tuple[tuple[str, ...], Int]:
     members = populations.populations if isinstance(populations, Network) else populations
     pairs = [(p.name, p.size) if isinstance(p, Population) else p for p in members]

@@ -1,18 +1,21 @@
-"""What was saved, layer by layer: the rows of a run's table from its counters.
+"""What was saved, layer by layer: the rows of a run's table from its counters, and their spread.
 
 Every ratio is a sum over a sum, and None where its denominator is 0. A mean over no steps is None
-too.
+too. docs/sparsity.md explains the figures, and how they differ from NeuroBench's; single neurons
+and inputs are in `eventsim.analysis.activity`.
 """
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eventsim.errors import InputError
 from eventsim.network import Network
+
+Int: TypeAlias = NDArray[np.int64]
 
 
 class LayerRow(TypedDict):
@@ -180,6 +183,111 @@ def sending_neurons(network: Network) -> dict[str, NDArray[np.bool_]]:
         pointers, _, _ = projection.weights.rows()
         masks[projection.source] |= np.diff(pointers) > 0
     return masks
+
+
+class Spread(TypedDict):
+    """How a count per step is spread over the steps and over the episodes.
+
+    `std` is over steps, `episode_std` over the means of the episodes; both have n - 1 in the
+    denominator and are None for fewer than two.
+    """
+
+    mean: float | None
+    std: float | None
+    minimum: float | None
+    median: float | None
+    p95: float | None
+    maximum: float | None
+    episode_std: float | None
+    episode_minimum: float | None
+    episode_maximum: float | None
+
+
+class SpreadRow(TypedDict):
+    """Spread of a population's events and of its incoming synops."""
+
+    name: str
+    events: Spread
+    synops: Spread
+
+
+def spread_rows(
+    network: Network,
+    events: ArrayLike,
+    macs: ArrayLike,
+    acs: ArrayLike,
+    episode: ArrayLike | None = None,
+) -> list[SpreadRow]:
+    """Return the spread of events and synops per step of each population.
+
+    Parameters
+    ----------
+    network : Network
+    events, macs, acs : int array of shape (T, P)
+        As for `layer_rows`.
+    episode : int array of shape (T,), optional
+        Episode of each step, as in `StepCounters`; default one episode.
+
+    Returns
+    -------
+    list of dict
+        In network order, with a last row called ``total``: the sums over all populations.
+
+    Raises
+    ------
+    InputError
+        If a shape does not fit.
+    """
+    tables = {
+        name: _table(network, name, value)
+        for name, value in (("events", events), ("macs", macs), ("acs", acs))
+    }
+    steps = _steps(tables)
+    episodes = np.zeros(steps, np.int64) if episode is None else np.asarray(episode)
+    if episodes.shape != (steps,) or episodes.dtype.kind not in "iu":
+        raise InputError(
+            f"has shape {episodes.shape}; give one whole number for each of the {steps} steps",
+            field="episode",
+        )
+    synops = tables["macs"] + tables["acs"]
+    rows: list[SpreadRow] = [
+        {
+            "name": population.name,
+            "events": _spread(tables["events"][:, k], episodes),
+            "synops": _spread(synops[:, k], episodes),
+        }
+        for k, population in enumerate(network.populations)
+    ]
+    total = (tables["events"].sum(axis=1), synops.sum(axis=1))
+    rows.append(
+        {
+            "name": "total",
+            "events": _spread(total[0], episodes),
+            "synops": _spread(total[1], episodes),
+        }
+    )
+    return rows
+
+
+def _spread(count: Int, episode: NDArray[np.integer]) -> Spread:
+    if not count.size:
+        return {
+            "mean": None, "std": None, "minimum": None, "median": None, "p95": None,
+            "maximum": None, "episode_std": None, "episode_minimum": None, "episode_maximum": None,
+        }  # fmt: skip
+    _, index = np.unique(episode, return_inverse=True)
+    means = np.bincount(index, weights=count) / np.bincount(index)
+    return {
+        "mean": float(count.mean()),
+        "std": float(count.std(ddof=1)) if count.size > 1 else None,
+        "minimum": float(count.min()),
+        "median": float(np.median(count)),
+        "p95": float(np.quantile(count, 0.95)),
+        "maximum": float(count.max()),
+        "episode_std": float(means.std(ddof=1)) if means.size > 1 else None,
+        "episode_minimum": float(means.min()),
+        "episode_maximum": float(means.max()),
+    }
 
 
 def _table(network: Network, name: str, value: ArrayLike) -> NDArray[np.int64]:

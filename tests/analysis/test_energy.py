@@ -263,11 +263,12 @@ def test_input_neurons_are_not_charged_as_updates() -> None:
 @pytest.mark.parametrize("device", list_profiles())
 def test_every_profile_is_in_the_docs_with_its_values(device: str) -> None:
     profile = load_profile(device)
-    row = re.search(rf"^\| {re.escape(device)} \|.*$", DOCS.read_text("utf-8"), re.MULTILINE)
+    table = DOCS.read_text("utf-8").partition("## Profiles")[2]
+    row = re.search(rf"^\| {re.escape(device)} \|.*$", table, re.MULTILINE)
     assert row, "add the profile to the table of docs/energy.md"
     cells = [cell.strip() for cell in row[0].strip("|").split("|")]
     assert cells[:3] == [device, profile.graded, profile.updates.replace("_", " ")]
-    keys = ("mac", "ac", "update", "update_inactive", "event", "hop", "static")
+    keys = ("mac", "ac", "memory", "update", "update_inactive", "event", "hop", "static")
     for key, cell in zip(keys, cells[3:], strict=True):
         price = profile.prices.get(key)
         if price is None:
@@ -280,7 +281,12 @@ def test_every_profile_is_in_the_docs_with_its_values(device: str) -> None:
         elif price.value is None:
             assert cell == "-"
         else:
-            assert cell == price.quoted + (f" a {price.per}" if price.per else "")
+            ends = price.range_quoted.rpartition(" ")[0]
+            assert cell == (
+                price.quoted
+                + (f" a {price.per}" if price.per else "")
+                + (f" ({ends})" if ends else "")
+            )
     assert profile.name == device
 
 

@@ -1,0 +1,1 @@
+"""Limits of chips, one TOML file each."""
