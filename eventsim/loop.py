@@ -148,6 +148,7 @@ class Recording(Player):
 
     @property
     def n_steps(self) -> int:
+        """Complete steps so far."""
         return len(self._rewards)
 
     def reset(self) -> None:

@@ -227,6 +227,7 @@ class DiscreteSpec(SpaceSpec):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of one observation."""
         return ()
 
     @property
@@ -274,6 +275,7 @@ class MultiDiscreteSpec(SpaceSpec):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of one observation."""
         return (len(self.nvec),)
 
     @property
@@ -352,6 +354,7 @@ class DictSpec(SpaceSpec):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of one observation."""
         raise UnsupportedError("a dict space has no shape; ask its entries")
 
     @property

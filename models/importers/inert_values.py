@@ -73,6 +73,11 @@ _RECONSTRUCTORS = ("_reconstructor", "__newobj__", "__newobj_ex__")
 Builder: TypeAlias = Callable[..., Any]
 
 
+def admit_all(name: Name) -> bool:
+    """Admit every name: an inert one does nothing."""
+    return True
+
+
 @dataclass(frozen=True)
 class Rules:
     """What a pickle may build.
@@ -93,7 +98,7 @@ class Rules:
     """
 
     builders: Mapping[tuple[str, str], Builder]
-    admit: Callable[[Name], bool] = lambda name: True
+    admit: Callable[[Name], bool] = admit_all
     set_state: Callable[[Any, Any], None] | None = None
     persistent: Callable[[Any], Any] | None = None
 
