@@ -182,11 +182,15 @@ def classes_at(*paths: str) -> Iterator[list[type]]:
     try:
         for path in paths:
             module_name, _, name = path.rpartition(".")
-            before.setdefault(module_name, sys.modules.get(module_name))
-            module = types.ModuleType(module_name)
+            # pickle imports the packages above it too, which may not be installed.
+            parts = module_name.split(".")
+            for depth in range(1, len(parts) + 1):
+                package = ".".join(parts[:depth])
+                if package not in before:
+                    before[package] = sys.modules.get(package)
+                    sys.modules[package] = types.ModuleType(package)
             cls = type(name, (), {"__module__": module_name})
-            setattr(module, name, cls)
-            sys.modules[module_name] = module
+            setattr(sys.modules[module_name], name, cls)
             made.append(cls)
         yield made
     finally:
