@@ -183,5 +183,6 @@ def _activation(population: Population) -> tuple[int, float, float]:
 
 def _initial(population: Population) -> Float:
     if isinstance(population.neuron, Delta):
-        return population.parameter("bias")
+        # -0.0 + 0.0 is 0.0: u is never -0.0, so that adding a zero leaves it alone.
+        return population.parameter("bias") + 0.0
     return np.zeros(population.size)

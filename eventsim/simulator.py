@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eventsim.compile import Arrays, compile
+from eventsim.engines import choose, rounded
 from eventsim.errors import InputError, SimulationError, UnknownNameError
-from eventsim.kernels import delta
-from eventsim.kernels.status import BUFFER_FULL, N_COUNTERS, NONFINITE_INPUT, NONFINITE_STATE
+from eventsim.kernels.status import BUFFER_FULL, NONFINITE_INPUT, NONFINITE_STATE, OK
 from eventsim.network import Network
 from eventsim.trace import Counters, Events, Hook
 
@@ -19,6 +19,10 @@ Float = NDArray[np.float64]
 
 #: Steps that `Simulator.run` leaves to the kernel before it calls the hooks.
 CHUNK = 1024
+
+_asarray, _empty, _float64 = np.asarray, np.empty, np.float64
+
+PRECISIONS = ("auto", "float32", "float64")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +46,27 @@ class Simulator:
     hooks : sequence of Hook, optional
         Each sees every step's counters, and its events if it asks for them.
     engine : str, optional
-        ``"auto"`` or ``"reference"``, the readable priority-queue engine.
+        ``"auto"`` picks the fastest that supports the network; ``"reference"`` is the readable
+        priority-queue engine, ``"levels"`` the level-ordered one. All give the same events.
     dt : float, optional
         Simulated seconds a step, > 0.
+    precision : str, optional
+        How weights are stored. ``"auto"``: as they are, in float32 where that loses nothing;
+        ``"float32"``: rounded to float32; ``"float64"``: float64 throughout. Accumulators,
+        thresholds and events are float64 always, so that ``"auto"`` and ``"float64"`` give the
+        same bits.
+
+    Attributes
+    ----------
+    engine, engine_reason : str
+        Name of the engine picked, and why it was.
 
     Raises
     ------
     UnknownNameError
-        If there is no such engine.
+        If there is no such engine or precision.
     UnsupportedError
-        If no engine supports the network.
+        If the engine, or every engine, does not support the network.
     InputError
         If `dt` is not a positive number.
 
@@ -76,37 +91,63 @@ class Simulator:
         *,
         engine: str = "auto",
         dt: float = 1.0,
+        precision: str = "auto",
     ) -> None:
-        if engine not in ("auto", "reference"):
-            raise UnknownNameError(f"engine {engine!r} is not known; use 'auto' or 'reference'")
+        if precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise UnknownNameError(f"precision {precision!r} is not known; use one of {known}")
+        if precision == "float32":
+            network = rounded(network)
         if not (np.isfinite(dt) and dt > 0.0):
             raise InputError(f"dt is {dt}; give the seconds of a step, > 0")
+        picked, self.engine_reason = choose(network, engine)
         self.network = network
         self.hooks = tuple(hooks)
-        self.engine = "reference"
+        self.engine = picked.name
         self.dt = float(dt)
-        self.arrays: Arrays = compile(network)
+        self.precision = precision
         self._names = tuple(p.name for p in network.populations)
-        self._n_inputs = self.arrays.input_neuron.size
-        self._state = _new_state(self.arrays)
+        self._first = np.cumsum([0, *(p.size for p in network.populations)])
+        self._n_inputs, self._n_outputs = network.n_inputs, network.n_outputs
         self._record = any(hook.records_events for hook in self.hooks)
-        n = self.arrays.order.size
-        capacity = max(4 * n, 4096) if self._record else 0
-        self._event_step = np.zeros(capacity, np.int64)
-        self._event_neuron = np.zeros(capacity, np.int64)
-        self._event_value = np.zeros(capacity, np.float64)
-        self._n_events = np.zeros(1, np.int64)
-        self._last = np.zeros((len(self._names), N_COUNTERS), np.int64)
-        self._totals = np.zeros_like(self._last)
+        self._population_of = (
+            np.repeat(np.arange(len(self._names)), np.diff(self._first)) if self._record else None
+        )
+        # Calling every step what does nothing would cost more than the step.
+        self._steppers = [h for h in self.hooks if type(h).on_step is not Hook.on_step]
+        self._engine = picked(
+            network,
+            n_tables=CHUNK if self.hooks else 1,
+            record=self._record,
+            wide=precision == "float64",
+        )
+        self._bind()
         for hook in self.hooks:
             hook.on_attach(self)
         self.reset()
 
+    def _bind(self) -> None:
+        # At hand in one piece for `step`, where every look-up of an attribute shows.
+        engine = self._engine
+        self._bound = (
+            engine.kernel,
+            engine.plan,
+            engine.state,
+            (self._n_inputs,),
+            self._n_outputs,
+            bool(self.hooks),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_bound"}
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        self.__dict__.update(attributes)
+        self._bind()
+
     def reset(self) -> None:
         """Start afresh: u at the bias, s at 0, empty delay lines, every neuron pending."""
-        _reset(self.arrays, self._state)
-        self._last[:] = 0
-        self._totals[:] = 0
+        self._engine.reset()
         for hook in self.hooks:
             hook.on_reset()
 
@@ -130,10 +171,15 @@ class Simulator:
         SimulationError
             If a neuron's state overflowed; reset before going on.
         """
-        x = np.asarray(inputs, np.float64)
-        if x.shape != (self._n_inputs,):
+        kernel, plan, state, shape, n_outputs, hooked = self._bound
+        x = _asarray(inputs, _float64, "C")
+        if x.shape != shape:
             raise InputError(f"inputs have shape {x.shape}, expected ({self._n_inputs},)")
-        return np.asarray(self._advance(x[np.newaxis])[0])
+        outputs = _empty(n_outputs)
+        status = kernel(x, outputs, plan, state)
+        if status or hooked:  # OK is 0
+            self._finish(status, x[np.newaxis], outputs)
+        return outputs
 
     def run(self, inputs: ArrayLike) -> Float:
         """Advance by T steps.
@@ -156,31 +202,39 @@ class Simulator:
         x = np.asarray(inputs, np.float64)
         if x.ndim != 2 or x.shape[1] != self._n_inputs:
             raise InputError(f"inputs have shape {x.shape}, expected (steps, {self._n_inputs})")
-        outputs = [self._advance(x[k : k + CHUNK]) for k in range(0, x.shape[0], CHUNK)]
-        return np.concatenate(outputs) if outputs else np.zeros((0, self.network.n_outputs))
+        x = np.ascontiguousarray(x)
+        kernel, plan, state = self._bound[:3]
+        outputs = np.empty((len(x), self._n_outputs))
+        chunk = CHUNK if self.hooks else max(len(x), 1)
+        for k in range(0, len(x), chunk):
+            rows, results = x[k : k + chunk], outputs[k : k + chunk].reshape(-1)
+            status = kernel(rows.reshape(-1), results, plan, state)
+            if status != OK or self.hooks:
+                self._finish(status, rows, results)
+        return outputs
 
     def peek(self) -> float:
         """Seconds since the reset at which the next pending event is due; inf if there is none."""
-        return float(delta.next_time(self.arrays, self._state)) * self.dt
+        return self._engine.next_time() * self.dt
 
     @property
     def step_index(self) -> int:
         """Steps since the last reset."""
-        return int(self._state.step[0])
+        return self._engine.step_index
 
     @property
     def counters(self) -> Counters:
         """Counters of the last step; zeros after a reset."""
-        return Counters(self._names, self._last.copy(), self._n_inputs if self.step_index else 0)
+        return Counters(self._names, self._engine.last, self._n_inputs if self.step_index else 0)
 
     @property
     def totals(self) -> Counters:
         """Counters summed since the last reset."""
-        return Counters(self._names, self._totals.copy(), self._n_inputs * self.step_index)
+        return Counters(self._names, self._engine.totals, self._n_inputs * self.step_index)
 
     def get_state(self) -> SimulatorState:
         """Return a copy of the state."""
-        return SimulatorState(tuple(array.copy() for array in self._state))
+        return SimulatorState(self._engine.get_state())
 
     def set_state(self, state: SimulatorState) -> None:
         """Continue from a copy of `state`.
@@ -190,107 +244,60 @@ class Simulator:
         InputError
             If the state is that of another network.
         """
-        if [a.shape for a in state.arrays] != [a.shape for a in self._state]:
-            raise InputError("the state belongs to another network; use one of this simulator's")
-        for mine, other in zip(self._state, state.arrays, strict=True):
-            mine[...] = other
+        self._engine.set_state(state.arrays)
 
-    def _advance(self, x: Float) -> Float:
-        """Advance by the rows of x and tell the hooks."""
-        n_steps = x.shape[0]
-        x = np.ascontiguousarray(x)
-        outputs = np.empty((n_steps, self.arrays.output_neuron.size))
-        tables = np.zeros((n_steps, len(self._names), N_COUNTERS), np.int64)
-        done = 0
-        while done < n_steps:
-            first_step = self.step_index
-            self._n_events[0] = 0
-            status, count, detail = delta.run(
-                self.arrays,
-                self._state,
-                x[done:],
-                outputs[done:],
-                tables[done:],
-                self._event_step,
-                self._event_neuron,
-                self._event_value,
-                self._n_events,
-            )
-            self._report(first_step, tables[done : done + count])
+    def _finish(self, status: int, x: Float, outputs: Float) -> None:
+        """Tell the hooks of the steps done; go on with a drained buffer, or raise the error.
+
+        x has shape (T, n_inputs), outputs (T * n_outputs,).
+        """
+        while True:
+            done = self._engine.done
+            self._report(done)
+            if status == OK:
+                return
             if status == NONFINITE_INPUT:
+                detail = self._engine.detail
                 raise InputError(
-                    f"input {detail} of step {first_step + count} is {x[done + count, detail]}; "
+                    f"input {detail} of step {self.step_index} is {x[done, detail]}; "
                     "give finite observations"
                 )
             if status == NONFINITE_STATE:
-                raise SimulationError(self._overflow(detail, first_step + count))
-            done += count
-            if status == BUFFER_FULL and count == 0:
-                raise SimulationError("the event buffer is smaller than a step's events")
-        return outputs
+                raise SimulationError(self._overflow(self._engine.detail, self.step_index))
+            if status != BUFFER_FULL:
+                raise SimulationError(f"the engine gave the unknown status {status}")
+            x, outputs = x[done:], outputs[done * self._n_outputs :]
+            kernel, plan, state = self._bound[:3]
+            status = kernel(x.reshape(-1), outputs, plan, state)
 
-    def _report(self, first_step: int, tables: NDArray[np.int64]) -> None:
+    def _report(self, done: int) -> None:
         if self._record:
             events = self._drain()
             for hook in self.hooks:
                 if hook.records_events:
                     hook.on_events(events)
-        if tables.shape[0]:
-            self._last[:] = tables[-1]
-            self._totals += tables.sum(axis=0)
-        if self.hooks:
-            for k, table in enumerate(tables):
-                counters = Counters(self._names, table, self._n_inputs)
-                for hook in self.hooks:
-                    hook.on_step(first_step + k, counters)
+        first = self.step_index - done
+        for k, table in enumerate(self._engine.tables(done) if self._steppers else ()):
+            counters = Counters(self._names, table.copy(), self._n_inputs)
+            for hook in self._steppers:
+                hook.on_step(first + k, counters)
 
     def _drain(self) -> Events:
-        n = int(self._n_events[0])
-        step = self._event_step[:n].copy()
-        neuron = self._event_neuron[:n]
-        population = self.arrays.neuron_pop[neuron]
+        step, neuron, value = self._engine.events()
+        places = self._population_of
+        population = neuron[:0] if places is None else places[neuron]
         return Events(
             step=step,
             time=step.astype(np.float64) * self.dt,
             population=population,
-            neuron=neuron - self.arrays.pop_start[population],
-            value=self._event_value[:n].copy(),
+            neuron=neuron - self._first[population],
+            value=value,
         )
 
     def _overflow(self, neuron: int, step: int) -> str:
-        population = int(self.arrays.neuron_pop[neuron])
-        local = neuron - int(self.arrays.pop_start[population])
+        population = int(np.searchsorted(self._first, neuron, side="right")) - 1
+        local = neuron - int(self._first[population])
         return (
             f"neuron {local} of population '{self._names[population]}' is no longer finite at "
             f"step {step}; scale the inputs or weights down, then reset"
         )
-
-
-def _new_state(net: Arrays) -> delta.State:
-    n = net.order.size
-    return delta.State(
-        u=np.zeros(net.initial.size),
-        s=np.zeros(n),
-        a=np.zeros(n),
-        heap_time=np.zeros(n),
-        heap_neuron=np.zeros(n, np.int64),
-        heap_place=np.zeros(n, np.int64),
-        heap_size=np.zeros(1, np.int64),
-        line_neuron=np.zeros(int(net.line_start[-1]), np.int64),
-        line_value=np.zeros(int(net.line_start[-1])),
-        line_count=np.zeros(int(net.line_slot[-1]), np.int64),
-        step=np.zeros(1, np.int64),
-    )
-
-
-def _reset(net: Arrays, state: delta.State) -> None:
-    state.u[:] = net.initial
-    state.s[:] = 0.0
-    state.a[:] = 0.0
-    # Neurons by (rank, id) at time 0 are a heap already.
-    state.heap_time[:] = 0.0
-    state.heap_neuron[net.order] = np.arange(net.order.size)
-    state.heap_place[:] = net.order
-    state.heap_size[0] = net.order.size
-    state.line_count[:] = 0
-    state.step[0] = 0

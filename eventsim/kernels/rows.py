@@ -1,0 +1,287 @@
+"""Adding rows of weights to accumulators, event after event.
+
+Each target receives its additions in the order of the events, whichever function does it: a group
+of rows is summed from left to right into one accumulator at a time. Multiplication and addition
+stay two roundings. Indices of vectorised loops are unsigned, as the wrap-around of negative ones
+would keep LLVM from vectorising them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from eventsim.kernels.fields import (
+    ALL,
+    DENSE,
+    FULL,
+    NARROW,
+    NONE,
+    R_COUNT,
+    R_INDEX,
+    R_MASK,
+    R_WEIGHT,
+    SOME,
+    W_ROW,
+)
+from eventsim.kernels.jit import kernel
+
+Unsigned = np.uint64
+
+
+@kernel
+def add_dense(
+    w: Any,
+    table: Any,
+    rows: int,
+    neuron: Any,
+    value: Any,
+    e0: int,
+    e1: int,
+    u: Any,
+    u0: int,
+    n: int,
+) -> None:
+    """Add the dense rows of events e0:e1 to the n accumulators from u0, four rows a pass.
+
+    `table` holds the rows table at `rows`; `neuron` and `value` are the events, by place.
+    """
+    base = Unsigned(u0)
+    e = e0
+    while e + 4 <= e1:
+        r0 = Unsigned(table[rows + W_ROW * neuron[e] + R_WEIGHT])
+        r1 = Unsigned(table[rows + W_ROW * neuron[e + 1] + R_WEIGHT])
+        r2 = Unsigned(table[rows + W_ROW * neuron[e + 2] + R_WEIGHT])
+        r3 = Unsigned(table[rows + W_ROW * neuron[e + 3] + R_WEIGHT])
+        d0, d1, d2, d3 = value[e], value[e + 1], value[e + 2], value[e + 3]
+        for k in range(n):
+            j = Unsigned(k)
+            total = u[base + j] + w[r0 + j] * d0
+            total = total + w[r1 + j] * d1
+            total = total + w[r2 + j] * d2
+            u[base + j] = total + w[r3 + j] * d3
+        e += 4
+    while e < e1:
+        r0 = Unsigned(table[rows + W_ROW * neuron[e] + R_WEIGHT])
+        d0 = value[e]
+        for k in range(n):
+            j = Unsigned(k)
+            u[base + j] += w[r0 + j] * d0
+        e += 1
+
+
+@kernel
+def add_narrow(
+    w: Any,
+    table: Any,
+    rows: int,
+    neuron: Any,
+    value: Any,
+    e0: int,
+    e1: int,
+    u: Any,
+    u0: int,
+    n: int,
+) -> None:
+    """As `add_dense` for few targets: four accumulators stay in registers over all events."""
+    base, first = Unsigned(u0), Unsigned(rows + R_WEIGHT)
+    width, one = Unsigned(W_ROW), Unsigned(1)
+    j = Unsigned(0)
+    while j + Unsigned(4) <= Unsigned(n):
+        at = base + j
+        a, b, c, d = u[at], u[at + one], u[at + Unsigned(2)], u[at + Unsigned(3)]
+        for k in range(e0, e1):
+            e = Unsigned(k)
+            r = Unsigned(table[first + width * Unsigned(neuron[e])]) + j
+            v = value[e]
+            a += w[r] * v
+            b += w[r + one] * v
+            c += w[r + Unsigned(2)] * v
+            d += w[r + Unsigned(3)] * v
+        u[at], u[at + one], u[at + Unsigned(2)], u[at + Unsigned(3)] = a, b, c, d
+        j += Unsigned(4)
+    while j + Unsigned(2) <= Unsigned(n):
+        a, b = u[base + j], u[base + j + one]
+        for k in range(e0, e1):
+            e = Unsigned(k)
+            r = Unsigned(table[first + width * Unsigned(neuron[e])]) + j
+            a += w[r] * value[e]
+            b += w[r + one] * value[e]
+        u[base + j], u[base + j + one] = a, b
+        j += Unsigned(2)
+    if j < Unsigned(n):
+        a = u[base + j]
+        for k in range(e0, e1):
+            e = Unsigned(k)
+            a += w[Unsigned(table[first + width * Unsigned(neuron[e])]) + j] * value[e]
+        u[base + j] = a
+
+
+@kernel
+def add_indexed(
+    w: Any,
+    index: Any,
+    table: Any,
+    rows: int,
+    neuron: Any,
+    value: Any,
+    e0: int,
+    e1: int,
+    u: Any,
+    u0: int,
+    flags: Any,
+    f0: int,
+) -> tuple[int, int]:
+    """Add the indexed rows from event e0 to the first dense one, and flag their targets.
+
+    Returns
+    -------
+    the event it stopped at, synapses : int
+    """
+    base, f = Unsigned(u0), Unsigned(f0)
+    synapses = 0
+    for e in range(e0, e1):
+        row = Unsigned(rows + W_ROW * neuron[Unsigned(e)])
+        first = table[row + Unsigned(R_INDEX)]
+        if first < 0:
+            return e, synapses
+        i, r = Unsigned(first), Unsigned(table[row + Unsigned(R_WEIGHT)])
+        n, d = table[row + Unsigned(R_COUNT)], value[Unsigned(e)]
+        synapses += n
+        for k in range(n):
+            j = Unsigned(index[i + Unsigned(k)])
+            u[base + j] += w[r + Unsigned(k)] * d
+            flags[f + j] = 1
+    return e1, synapses
+
+
+@kernel
+def add_indexed_large(
+    w: Any,
+    index: Any,
+    table: Any,
+    rows: int,
+    neuron: Any,
+    value: Any,
+    e0: int,
+    e1: int,
+    u: Any,
+    u0: int,
+    flags: Any,
+    f0: int,
+    blocks: int,
+    supers: int,
+) -> tuple[int, int]:
+    """As `add_indexed` for a large population, whose blocks and supers are flagged too."""
+    base, f = Unsigned(u0), Unsigned(f0)
+    block, higher = Unsigned(blocks), Unsigned(supers)
+    synapses = 0
+    for e in range(e0, e1):
+        row = Unsigned(rows + W_ROW * neuron[Unsigned(e)])
+        first = table[row + Unsigned(R_INDEX)]
+        if first < 0:
+            return e, synapses
+        i, r = Unsigned(first), Unsigned(table[row + Unsigned(R_WEIGHT)])
+        n, d = table[row + Unsigned(R_COUNT)], value[Unsigned(e)]
+        synapses += n
+        for k in range(n):
+            j = Unsigned(index[i + Unsigned(k)])
+            u[base + j] += w[r + Unsigned(k)] * d
+            flags[f + j] = 1
+            flags[block + (j >> Unsigned(6))] = 1
+            flags[higher + (j >> Unsigned(12))] = 1
+    return e1, synapses
+
+
+@kernel
+def add_rows(
+    w: Any,
+    table: Any,
+    rows: int,
+    kind: int,
+    short: Any,
+    long: Any,
+    is_long: int,
+    neuron: Any,
+    value: Any,
+    e0: int,
+    e1: int,
+    u: Any,
+    u0: int,
+    state: Any,
+    flags: Any,
+    f0: int,
+    bits: int,
+    n: int,
+    touched: int,
+    is_large: int,
+    blocks: int,
+    supers: int,
+) -> tuple[int, int, int]:
+    """Add the rows of events e0:e1 of one projection to its n targets.
+
+    Returns
+    -------
+    synapses, executed multiplications, what is flagged of the targets (NONE, SOME or ALL) : int
+    """
+    if kind == FULL:
+        if n < NARROW:
+            add_narrow(w, table, rows, neuron, value, e0, e1, u, u0, n)
+        else:
+            add_dense(w, table, rows, neuron, value, e0, e1, u, u0, n)
+        return (e1 - e0) * n, (e1 - e0) * n, ALL
+    synapses = 0
+    executed = 0
+    e = e0
+    while e < e1:
+        if kind == DENSE or table[rows + W_ROW * neuron[e] + R_INDEX] < 0:
+            # As many dense rows as follow one another.
+            last = e
+            while last < e1 and (kind == DENSE or table[rows + W_ROW * neuron[last] + R_INDEX] < 0):
+                synapses += table[rows + W_ROW * neuron[last] + R_COUNT]
+                last += 1
+            executed += (last - e) * n
+            if n < NARROW:
+                add_narrow(w, table, rows, neuron, value, e, last, u, u0, n)
+            else:
+                add_dense(w, table, rows, neuron, value, e, last, u, u0, n)
+            if touched != ALL:
+                touched = flag_rows(table, rows, neuron, e, last, state, bits, n)
+                if is_large:
+                    flags[blocks : blocks + ((n + 63) >> 6)] = 1
+                    flags[supers : supers + ((n + 4095) >> 12)] = 1
+            e = last
+            continue
+        if touched == NONE:
+            touched = SOME
+        if is_large:
+            if is_long:
+                e, count = add_indexed_large(
+                    w, long, table, rows, neuron, value, e, e1, u, u0, flags, f0, blocks, supers
+                )
+            else:
+                e, count = add_indexed_large(
+                    w, short, table, rows, neuron, value, e, e1, u, u0, flags, f0, blocks, supers
+                )
+        else:
+            # A small population has few enough targets for short indices.
+            e, count = add_indexed(w, short, table, rows, neuron, value, e, e1, u, u0, flags, f0)
+        synapses += count
+        executed += count
+    return synapses, executed, touched
+
+
+@kernel
+def flag_rows(
+    table: Any, rows: int, neuron: Any, e0: int, e1: int, state: Any, bits: int, n: int
+) -> int:
+    """Flag the targets of dense rows in the bits of their population; SOME or ALL."""
+    n_words = (n + 63) >> 6
+    for e in range(e0, e1):
+        row = rows + W_ROW * neuron[e]
+        if table[row + R_COUNT] == n:
+            return ALL
+        for k in range(n_words):
+            state[bits + k] |= table[table[row + R_MASK] + k]
+    return SOME
