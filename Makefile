@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 # The extras that some test needs; a test of another one adds it here.
-ALL := dev,train,box2d,mujoco
+ALL := dev,train,box2d,mujoco,spikes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -39,8 +39,10 @@ lint: $(VENV)/.dev ## style, types and the direction of imports
 bench: $(VENV)/.core ## speed of the simulator
 	$(PY) -m tests.bench
 
-reference: $(VENV)/.all ## the tests on trained agents alone, with what they print
+reference: $(VENV)/.all ## trained agents with what they print; the report page in Chromium
 	$(PY) -m pytest -m agents -rA
+	$(INSTALL) playwright
+	$(PY) -m tests.report_browser
 
 clean: ## remove what was built, cached kernels too; the virtual environments stay
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eventsim import __version__
+from eventsim import __version__, cli_report
+from eventsim.cli_energy import energy
 from eventsim.errors import EventsimError, InputError
 
 if TYPE_CHECKING:
@@ -264,6 +265,10 @@ def calibrate(
     )
     calibrated.save(out)
     console.show_policy(console.console(), calibrated, str(out))
+
+
+app.command()(energy)
+cli_report.register(app)
 
 
 @app.command()

@@ -1,0 +1,191 @@
+"""How a step and the memory grow with a network: the second half of `eventsim bench`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eventsim.bench import scatter_of
+from eventsim.connectivity import Sparse
+from eventsim.network import Network, Population, Projection
+from eventsim.neurons import Delta, Input
+from eventsim.simulator import Simulator
+
+FAN = 32
+ACTIVE = 30
+GROUPS = 10
+
+
+def growing_network(size: int, seed: int = 0) -> Network:
+    """Return a network in which every hidden neuron has `FAN` synapses in and out.
+
+    A group of `ACTIVE` inputs reaches as many neurons of the first hidden layer, these reach
+    ``ACTIVE * FAN`` different ones of the second, spread at random over its memory, and each of
+    these has one synapse to the output: whatever the size, a step in which a group changes has
+    the same events, evaluations and synapses.
+
+    Parameters
+    ----------
+    size : int
+        Neurons of each hidden layer, >= ``ACTIVE * FAN``.
+    """
+    rng = np.random.default_rng(seed)
+    spread = rng.permutation(size)
+    sources = rng.permutation(size)[: ACTIVE * GROUPS] if size >= ACTIVE * GROUPS else None
+    first = np.arange(ACTIVE * GROUPS) % size if sources is None else sources
+    # Neuron i of the first layer stands at place rank[i]; a group takes neighbouring places.
+    rank = np.empty(size, np.int64)
+    rank[first] = np.arange(first.size)
+    rank[np.setdiff1d(np.arange(size), first)] = np.arange(first.size, size)
+    targets = np.sort(spread[(rank[:, np.newaxis] * FAN + np.arange(FAN)) % size], axis=1)
+    weights = rng.normal(size=(size, FAN)).astype(np.float32)
+    n_inputs = ACTIVE * GROUPS
+    return Network(
+        (
+            Population("input", n_inputs, Input()),
+            Population("first", size, Delta()),
+            Population("second", size, Delta()),
+            Population("output", 16, Delta()),
+        ),
+        (
+            Projection("input", "first", _rows(size, first[:, np.newaxis], np.ones((n_inputs, 1)))),
+            Projection("first", "second", _rows(size, targets, weights)),
+            Projection(
+                "second", "output", _rows(16, np.arange(size)[:, np.newaxis] % 16, weights[:, :1])
+            ),
+        ),
+    )
+
+
+def _rows(n_targets: int, targets: Any, weights: Any) -> Sparse:
+    n, fan = targets.shape
+    return Sparse(
+        (n_targets, n),
+        np.arange(n + 1) * fan,
+        targets.reshape(-1).astype(np.int64),
+        weights.reshape(-1).astype(np.float32),
+    )
+
+
+def bench_growth(
+    sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000), rounds: int = 15
+) -> list[dict[str, Any]]:
+    """One row a size: what a step does and takes, and a bare scatter-add of its synapses.
+
+    In ``spread`` steps another group changes at each step; in ``unchanged`` ones nothing does.
+    """
+    n_steps, rows = 200, []
+    for size in sizes:
+        network = growing_network(size)
+        rng = np.random.default_rng(1)
+        # One group changes at each step; in the end all have their first values again, so that
+        # this holds for the first step of a repetition too.
+        base = rng.normal(size=ACTIVE * GROUPS)
+        x = np.zeros((n_steps, ACTIVE * GROUPS))
+        for t in range(n_steps):
+            x[t] = x[t - 1] if t else base
+            group = slice(t % GROUPS * ACTIVE, (t % GROUPS + 1) * ACTIVE)
+            x[t, group] = rng.normal(size=ACTIVE) if t < n_steps - GROUPS else base[group]
+        simulator = Simulator(network)
+        simulator.run(x)  # the first step evaluates every neuron
+        start = simulator.totals
+        simulator.run(x)
+        counts = simulator.totals.table.sum(axis=0) - start.table.sum(axis=0)
+        bare, synapses = scatter_of(network, x)
+        still = np.repeat(x[-1:], n_steps, axis=0)
+        taken: dict[str, list[float]] = {"spread": [], "scatter_add": [], "unchanged": []}
+        for _ in range(rounds):
+            for name, work in (
+                ("spread", partial(simulator.run, x)),
+                ("scatter_add", bare),
+                ("unchanged", partial(simulator.run, still)),
+            ):
+                begin = time.perf_counter()
+                work()
+                taken[name].append((time.perf_counter() - begin) / n_steps * 1e6)
+        rows.append(
+            {
+                "neurons": size,
+                "synapses": network.n_synapses,
+                "evaluations": round(float(counts[0]) / n_steps, 1),
+                "events": round(float(counts[1]) / n_steps, 1),
+                "synops": round(float(counts[2]) / n_steps, 1),
+                "scatter_add_synapses": round(synapses / n_steps, 1),
+                "microseconds": {k: round(float(np.median(v)), 3) for k, v in taken.items()},
+            }
+        )
+    return rows
+
+
+def figure(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw counters and times of `bench_growth` over the size, as an SVG file."""
+    from matplotlib.figure import Figure
+
+    picture = Figure(figsize=(8.0, 3.2), layout="constrained")
+    left, right = picture.subplots(1, 2)
+    sizes = [row["neurons"] for row in rows]
+    for name in ("synops", "events", "evaluations"):
+        left.plot(sizes, [row[name] for row in rows], "o-", label=name)
+    left.set(xscale="log", ylim=(0, None), xlabel="neurons of a hidden layer", ylabel="a step")
+    for name, label in (
+        ("spread", "step"),
+        ("scatter_add", "bare scatter-add"),
+        ("unchanged", "step without change"),
+    ):
+        right.plot(sizes, [row["microseconds"][name] for row in rows], "o-", label=label)
+    right.set(xscale="log", ylim=(0, None), xlabel="neurons of a hidden layer", ylabel="µs")
+    for axes in (left, right):
+        axes.legend(frameon=False)
+    picture.savefig(path, metadata={"Date": None})
+
+
+def bench_memory(synapses: int = 100_000_000) -> dict[str, Any]:
+    """Compile a network of that many synapses in a process of its own: peak memory and seconds."""
+    script = (
+        "from eventsim.bench_scale import compile_large; import json, sys;"
+        "print(json.dumps(compile_large(int(sys.argv[1]))))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", script, str(synapses)], check=True, capture_output=True, text=True
+    )
+    return dict(json.loads(out.stdout))
+
+
+def compile_large(synapses: int) -> dict[str, Any]:
+    """Compile a random network of two layers of 50,000 neurons; what `bench_memory` runs."""
+    import resource
+
+    from eventsim.plan import compile_plan
+
+    n = 50_000
+    fan = synapses // n
+    rng = np.random.default_rng(0)
+    # Distinct sorted targets: one out of each of `fan` equal ranges.
+    width = n // fan
+    targets = np.empty(n * fan, np.int64)
+    for i in range(n):
+        targets[i * fan : (i + 1) * fan] = np.arange(fan) * width + rng.integers(0, width, fan)
+    weights = rng.standard_normal(n * fan, dtype=np.float32)
+    network = Network(
+        (Population("input", n, Input()), Population("output", n, Delta())),
+        (Projection("input", "output", Sparse((n, n), np.arange(n + 1) * fan, targets, weights)),),
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    plan = compile_plan(network)
+    seconds = time.perf_counter() - start
+    return {
+        "synapses": n * fan,
+        "seconds": round(seconds, 2),
+        "peak_gibibytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20), 2),
+        "network_gibibytes": round(before / (1 << 20), 2),
+        "bytes_per_synapse": round(plan.bytes_indexed / max(plan.indexed_synapses, 1), 2),
+        "plan_gibibytes": round(plan.buffer.nbytes / (1 << 30), 2),
+    }

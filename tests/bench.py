@@ -1,0 +1,56 @@
+"""Speed of the simulator beside the dense runtimes: `make bench`.
+
+``python -m tests.bench --out docs/benchmarks/engines.json --figure docs/benchmarks/growth.svg``
+measures everything and writes it down; without options it prints the first table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from eventsim import bench, bench_scale
+
+AGENTS = Path(__file__).parents[2] / "shared" / "policies"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=1000, help="observations of each network")
+    parser.add_argument("--rounds", type=int, default=40, help="turns of each contender")
+    parser.add_argument("--out", type=Path, help="measure everything, and write it here")
+    parser.add_argument("--figure", type=Path, help="draw the growth with size here")
+    options = parser.parse_args()
+    agents = Path(os.environ.get("EVENTSIM_AGENTS", AGENTS))
+    networks = bench.cases(
+        agents if agents.is_dir() else None,
+        options.steps,
+        lambda text: print(text, file=sys.stderr),
+    )
+    steps = bench.bench_steps(networks, options.rounds)
+    print("microseconds a step, called from Python; ratio of the medians' blocks")
+    for row in steps:
+        times = "  ".join(f"{k} {v:.2f}" for k, v in row["microseconds"].items())
+        ratios = "  ".join(f"{k} {v:.2f}x" for k, v in row["ratio"].items())
+        print(f"{row['network']:<27}{row['setting']:<23}{times}   {ratios}")
+    if options.out is None:
+        return
+    results = {
+        **bench.machine(" ".join(["python", "-m", "tests.bench", *sys.argv[1:]])),
+        "steps": steps,
+        "sequences": bench.bench_sequences(networks, max(options.rounds // 2, 1)),
+        "growth": bench_scale.bench_growth(),
+        "memory": bench_scale.bench_memory(),
+    }
+    if options.figure is not None:
+        bench_scale.figure(results["growth"], options.figure)
+    text = json.dumps(results, indent=1)
+    options.out.with_suffix(".part").write_text(text + "\n", encoding="utf-8")
+    os.replace(options.out.with_suffix(".part"), options.out)
+
+
+if __name__ == "__main__":
+    main()
