@@ -93,8 +93,12 @@ def show_policy(to: Console, policy: Policy, name: str) -> None:
     to.print(Text(name, style="bold"))
     to.print()
     show_table(to, tables.Table("Network", columns, tuple(rows), last_is_total=len(rows) > 1))
+    from eventsim.engines import choose
+
+    engine, reason = choose(policy.network)
     lines = {
         "environment": policy.env_id or "not stated",
+        "engine": f"{engine.name}: {reason}",
         "encoder": _encoder(policy),
         "decoder": _plain(policy.decoder.to_dict()),
         **_provenance(policy),

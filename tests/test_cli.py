@@ -243,7 +243,16 @@ def test_a_signal_ends_the_process_with_130(policy: Path) -> None:
 def test_info_shows_what_a_policy_is_made_of(call: Call, policy: Path) -> None:
     code, out, err = call("info", policy)
     assert (code, err) == (0, "")
-    for word in ("hidden1", "relu", "0.300", "58", "tests.tiny:Tiny-v0", "box", "argmax"):
+    for word in (
+        "hidden1",
+        "relu",
+        "0.300",
+        "58",
+        "tests.tiny:Tiny-v0",
+        "box",
+        "argmax",
+        "levels: it is",
+    ):
         assert word in out
     assert max(map(len, out.splitlines())) <= 80
 
