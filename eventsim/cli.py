@@ -157,7 +157,8 @@ def run(
 
     errors = console.console(stderr=True)
     loaded = _load(policy, env, normalization, time_feature, max_steps, algorithm)
-    _say_notes(errors, loaded)
+    if _imported(policy):
+        _say_notes(errors, loaded)
     if not console.kernels_are_cached():
         errors.print("compiling kernels (first run only)...")
     try:
@@ -309,6 +310,13 @@ def _load(
         time_feature=time_feature if max_steps is None else max_steps,
         algorithm=algorithm,
     )
+
+
+def _imported(source: str) -> bool:
+    """Whether the policy is another library's; what an import assumed is news then."""
+    from eventsim.models import zoo
+
+    return Path(source).suffix != ".safetensors" and source.lower() not in zoo.names()
 
 
 def _say_notes(to: Any, policy: Policy) -> None:

@@ -257,6 +257,17 @@ def test_info_shows_what_a_policy_is_made_of(call: Call, policy: Path) -> None:
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_notes_of_an_import_are_news_only_then(call: Call, tmp_path: Path) -> None:
+    noted = cartpole_policy().with_metadata(
+        notes=["guessed"], defaults_taken={"activation": "Tanh"}
+    )
+    noted.save(tmp_path / "noted.safetensors")
+    code, _, err = call("run", tmp_path / "noted.safetensors", "--episodes", 1, "--no-dense")
+    assert (code, err) == (0, "")
+    code, _, err = call("run", "cartpole", "--episodes", 1, "--no-dense")
+    assert (code, err) == (0, "")
+
+
 def test_import_writes_a_policy(call: Call, policy: Path, tmp_path: Path) -> None:
     target = tmp_path / "copy.safetensors"
     code, out, _ = call("import", policy, "-o", target, "--env", "CartPole-v1")
