@@ -6,6 +6,7 @@ synapses; `rows` gives them sorted by source, which is how an event walks them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -19,15 +20,15 @@ IndexArray: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Connectivity:
+class Connectivity(ABC):
     """Base of the connectivities."""
 
     kind: ClassVar[str] = ""
 
     @property
+    @abstractmethod
     def shape(self) -> tuple[int, int]:
         """(target size, source size)."""
-        raise NotImplementedError
 
     @property
     def n_positions(self) -> int:
@@ -35,15 +36,16 @@ class Connectivity:
         return self.shape[0] * self.shape[1]
 
     @property
+    @abstractmethod
     def n_synapses(self) -> int:
         """Number of weights that are not exactly zero, unrolled."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def dtype(self) -> np.dtype[Any]:
         """float32 or float64."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rows(self) -> tuple[IndexArray, NDArray[np.int64], WeightArray]:
         """Surviving synapses sorted by source, then target.
 
@@ -54,15 +56,14 @@ class Connectivity:
         targets : int64 array of shape (n_synapses,)
         weights : array of shape (n_synapses,)
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def to_dense(self) -> WeightArray:
         """Weights as array of shape (target size, source size)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def __matmul__(self, source: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return ``W @ source`` in float64, for source of shape (source size, ...)."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ graded value or are binary (``graded``), and which receptors (input ports) its s
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -20,7 +21,7 @@ Scheduling: TypeAlias = Literal["on input", "every step", "at crossing"]
 
 
 @dataclass(frozen=True)
-class Activation:
+class Activation(ABC):
     """Base of the activations: a scalar function f with a Lipschitz constant.
 
     ``code`` and ``parameters`` are what a kernel gets; calling the object evaluates f over an
@@ -40,9 +41,9 @@ class Activation:
         """Smallest L with ``|f(x) - f(y)| <= L |x - y|``."""
         return 1.0
 
+    @abstractmethod
     def __call__(self, u: ArrayLike) -> FloatArray:
         """Evaluate f elementwise over `u`, any shape, in float64."""
-        raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data from which `activation` rebuilds the object."""
