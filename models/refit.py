@@ -20,7 +20,12 @@ RIDGE = 1e-4
 
 
 def refit(
-    network: Network, teacher: Network, inputs: Recording, *, ridge: float = RIDGE
+    network: Network,
+    teacher: Network,
+    inputs: Recording,
+    *,
+    step_weights: ArrayLike | None = None,
+    ridge: float = RIDGE,
 ) -> Network:
     """Refit surviving weights and biases to the teacher's pre-activations, layer by layer.
 
@@ -29,9 +34,10 @@ def refit(
 
         mean((t_j - b_j - (w_j + d) a)^2) + ridge * sum(var(a_i) d_i^2)
 
-    b_j being the best bias. Layers go in order of rank, so each makes up for the errors of those
-    before it. Zeros stay zeros. This is least-squares reconstruction as in layer-wise pruning (He
-    et al. 2017, "Channel pruning"); with feedback, delayed activations are those before the refit.
+    b_j being the best bias, means and variances weighted by step if wanted. Layers go in order of
+    rank, so each makes up for the errors of those before it. Zeros stay zeros. This is
+    least-squares reconstruction as in layer-wise pruning (He et al. 2017, "Channel pruning"); with
+    feedback, delayed activations are those before the refit.
 
     Parameters
     ----------
@@ -41,6 +47,8 @@ def refit(
         With populations and projections of the same names and shapes.
     inputs : array of shape (T, n_inputs), or sequence of such arrays
         Encoded inputs that both see, see `eventsim.models.activity.activity`.
+    step_weights : array of shape (T,), optional
+        How much each recorded step counts, >= 0; T runs over all episodes. Default all the same.
     ridge : float, optional
         How strongly weights are held, >= 0.
 
@@ -54,20 +62,23 @@ def refit(
     NetworkError
         If the networks do not match.
     InputError
-        If `inputs` do not fit, or `ridge` is out of range.
+        If `inputs` or `step_weights` do not fit, or `ridge` is out of range.
     """
     if not (np.isfinite(ridge) and ridge >= 0.0):
         raise InputError(f"is {ridge}; give a finite number >= 0", field="ridge")
     _check(network, teacher)
     targets = activity(teacher, inputs).pre_activations
     present = activity(network, inputs)
+    share = _shares(step_weights, sum(present.lengths))
     ranks = network.ranks
     populations = {p.name: p for p in network.populations}
     weights: dict[str, Connectivity | NDArray[Any]] = {}
     for population in sorted(network.populations, key=lambda p: ranks[p.name]):
         incoming = network.incoming(population.name)
         if incoming and isinstance(population.neuron, Delta):
-            new, bias, u = _refit_population(incoming, present, targets[population.name], ridge)
+            new, bias, u = _refit_population(
+                incoming, present, targets[population.name], share, ridge
+            )
             weights.update({q.name: packed(w) for q, w in zip(incoming, new, strict=True)})
             populations[population.name] = _with_bias(population, bias)
             present.activations[population.name] = population.neuron.activation(u)
@@ -80,6 +91,7 @@ def prune_and_refit(
     inputs: Recording,
     *,
     teacher: Network | None = None,
+    step_weights: ArrayLike | None = None,
     rounds: int = 8,
     **options: Any,
 ) -> Network:
@@ -96,6 +108,8 @@ def prune_and_refit(
     inputs : array of shape (T, n_inputs), or sequence of such arrays
     teacher : Network, optional
         Default `network`, as it is before.
+    step_weights : array of shape (T,), optional
+        As for `refit`.
     rounds : int, optional
     **options
         Those of `eventsim.models.pruning.prune`, but for ``importance``.
@@ -118,8 +132,45 @@ def prune_and_refit(
         # The last one is exact: no rounding of the interpolation in the share asked for.
         share = sparsity if k == rounds else start + (sparsity - start) * k / rounds
         result = prune(result, share, importance=input_importance(result, inputs), **options)
-        result = refit(result, teacher, inputs)
+        result = refit(result, teacher, inputs, step_weights=step_weights)
     return result
+
+
+def decision_weights(network: Network, inputs: Recording, *, floor: float = 0.3) -> Float:
+    """How much each recorded step counts where the action is that of the largest output.
+
+    ``1 / (margin / median margin + floor)``, margin the largest output less the second largest:
+    an error matters most where the decision is near. It helps some policies and harms others, so
+    try both.
+
+    Parameters
+    ----------
+    network : Network
+        With at least two outputs.
+    inputs : array of shape (T, n_inputs), or sequence of such arrays
+    floor : float, optional
+        Keeps the nearest decisions from outweighing all others, > 0.
+
+    Returns
+    -------
+    float64 array of shape (T,)
+
+    Raises
+    ------
+    InputError
+        If the inputs do not fit, `floor` is out of range, or there is but one output.
+    """
+    if network.n_outputs < 2:
+        raise InputError("the network has one output, so there is nothing to decide")
+    if not (np.isfinite(floor) and floor > 0.0):
+        raise InputError(f"is {floor}; give a finite number above 0", field="floor")
+    activations = activity(network, inputs).activations
+    outputs = np.concatenate([activations[name] for name in network.outputs], axis=1)
+    largest = np.partition(outputs, -2, axis=1)
+    margin = largest[:, -1] - largest[:, -2]
+    # If most margins are 0, there is no scale to compare with.
+    typical = float(np.median(margin)) or 1.0
+    return np.asarray(1.0 / (margin / typical + floor))
 
 
 def _check(network: Network, teacher: Network) -> None:
@@ -137,17 +188,36 @@ def _check(network: Network, teacher: Network) -> None:
         )
 
 
+def _shares(step_weights: ArrayLike | None, steps: int) -> Float:
+    """What each step counts of the whole."""
+    if step_weights is None:
+        return np.full(steps, 1.0 / steps)
+    weights = np.asarray(step_weights, np.float64)
+    if weights.shape != (steps,):
+        raise InputError(
+            f"has shape {weights.shape}, expected ({steps},)", where="refit", field="step_weights"
+        )
+    if not np.isfinite(weights).all() or (weights < 0.0).any() or not weights.any():
+        raise InputError(
+            "holds NaN, infinity, negative values or only zeros; give numbers >= 0",
+            where="refit",
+            field="step_weights",
+        )
+    return np.asarray(weights / weights.sum())
+
+
 def _refit_population(
-    incoming: tuple[Projection, ...], present: Activity, target: Float, ridge: float
+    incoming: tuple[Projection, ...], present: Activity, target: Float, share: Float, ridge: float
 ) -> tuple[list[NDArray[Any]], Float, Float]:
     """New weights of each projection, biases, and the pre-activations that follow."""
     before = [q.weights.to_dense() for q in incoming]
     joined = np.concatenate([w.astype(np.float64) for w in before], axis=1)
     sources = np.concatenate([present.delayed(q.source, q.delay) for q in incoming], axis=1)
-    mean, target_mean = sources.mean(axis=0), target.mean(axis=0)
+    mean, target_mean = share @ sources, share @ target
     centred = sources - mean
-    gram = centred.T @ centred / len(centred)
-    wanted = centred.T @ (target - target_mean) / len(centred)
+    weighted = (centred * share[:, np.newaxis]).T
+    gram = weighted @ centred
+    wanted = weighted @ (target - target_mean)
     for j, row in enumerate(joined):
         alive = np.flatnonzero(row)
         if alive.size:

@@ -14,7 +14,7 @@ from eventsim import DenseForward, Network
 from eventsim.errors import InputError, NetworkError
 from eventsim.models.activity import activity
 from eventsim.models.pruning import connection_sparsity, prune
-from eventsim.models.refit import prune_and_refit, refit
+from eventsim.models.refit import decision_weights, prune_and_refit, refit
 
 
 def teacher(
@@ -140,6 +140,33 @@ def test_rounds_reach_the_sparsity_exactly(rng: np.random.Generator) -> None:
     assert prune_and_refit(further, 0.5, x, teacher=whole).n_synapses == further.n_synapses
 
 
+def test_steps_may_count_differently(rng: np.random.Generator) -> None:
+    whole = teacher(rng)
+    cut = prune(whole, 0.6)
+    x = rng.normal(size=(60, 4))
+    counts = rng.integers(0, 3, 60)
+    weighted = refit(cut, whole, x, step_weights=counts)
+    repeated = refit(cut, whole, np.repeat(x, counts, axis=0))
+    for a, b in zip(weighted.projections, repeated.projections, strict=True):
+        assert a.weights.to_dense() == pytest.approx(b.weights.to_dense(), rel=1e-6, abs=1e-9)
+    even = prune_and_refit(whole, 0.6, x, step_weights=np.full(60, 7.0))
+    plain = prune_and_refit(whole, 0.6, x)
+    assert even.projections[0].weights.to_dense() == pytest.approx(
+        plain.projections[0].weights.to_dense()
+    )
+
+
+def test_decision_weights_by_hand() -> None:
+    network = Network.from_arrays([np.eye(3)])
+    x = np.array([[5.0, 4.0, 0.0], [0.0, 2.0, 4.0], [3.0, 0.0, 0.0]])  # margins 1, 2, 3
+    assert decision_weights(network, x, floor=0.5) == pytest.approx([1.0, 1 / 1.5, 0.5])
+    assert decision_weights(network, np.zeros((2, 3)), floor=0.5).tolist() == [2.0, 2.0]
+    with pytest.raises(InputError, match="nothing to decide"):
+        decision_weights(Network.from_arrays([np.eye(1)]), np.ones((2, 1)))
+    with pytest.raises(InputError, match="floor"):
+        decision_weights(network, x, floor=0.0)
+
+
 def test_refuses_what_makes_no_sense(rng: np.random.Generator) -> None:
     whole = teacher(rng)
     other = Network.from_arrays([np.ones((3, 4))])
@@ -150,5 +177,8 @@ def test_refuses_what_makes_no_sense(rng: np.random.Generator) -> None:
         refit(whole, whole, x, ridge=-1.0)
     with pytest.raises(InputError, match="expected"):
         refit(whole, whole, x[:, :2])
+    for weights in (np.ones(4), -np.ones(5), np.zeros(5), np.full(5, np.nan)):
+        with pytest.raises(InputError, match="step_weights"):
+            refit(whole, whole, x, step_weights=weights)
     with pytest.raises(InputError, match="rounds"):
         prune_and_refit(whole, 0.5, x, rounds=0)

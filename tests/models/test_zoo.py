@@ -16,6 +16,7 @@ from eventsim.models.encoders import BoxSpec, Encoder
 from eventsim.models.pruning import connection_sparsity
 from eventsim.models.rollout import episode, make_env
 from eventsim.models.zoo import build
+from eventsim.models.zoo.search import Settings
 from tests.conftest import ROOT
 
 NAMES = ("acrobot", "cartpole", "lunarlander", "pendulum")
@@ -26,7 +27,7 @@ TRAINING = {
     "seed": 0,
     "evaluation": {"mean": 500.0, "per_episode": [500.0]},
 }
-QUICK = build.Settings(
+QUICK = Settings(
     sparsities=(0.5, 0.7),
     scales=(0.1, 0.3),
     rounds=2,
@@ -37,6 +38,7 @@ QUICK = build.Settings(
     screened=2,
     screened_steps=500,
     validated=3,
+    confirmed=3,
     tested=4,
 )
 
@@ -74,6 +76,8 @@ def test_metadata_describe_the_network(name: str) -> None:
     policy, m = zoo.load(name), zoo.metadata(name)
     assert m["name"] == name
     assert m["env_id"] == policy.env_id == m["training"]["env"]
+    assert not m["notes"]
+    assert not m.get("defaults_taken")
     assert m["algorithm"] == m["training"]["algorithm"]
     assert {"torch", "stable_baselines3", "gymnasium"} <= set(m["training"]["versions"])
     assert m["calibration"]["sparsity"] == pytest.approx(connection_sparsity(policy.network))
@@ -101,7 +105,7 @@ def test_seeds_of_the_report_were_seen_by_no_choice(name: str) -> None:
     checkpoint, evaluation = m["training"]["checkpoint"], m["training"]["evaluation"]
     used = [range(s[0], s[1] + 1) for s in (checkpoint["seeds"], evaluation["seeds"])]
     starts = m["search"]["seeds"]
-    used += [range(starts[k], starts[k] + 10_000) for k in ("record", "screen", "validation")]
+    used += [range(starts[k], starts[k] + 10_000) for k in starts if k != "test"]
     assert not any(seed in one for one in used for seed in (first, last))
 
 
@@ -158,7 +162,7 @@ def test_build_refuses_a_teacher_that_knows_nothing() -> None:
 
 
 def test_build_says_when_nothing_holds() -> None:
-    none = build.Settings(**{**vars(QUICK), "scales": (5.0,), "sparsities": (0.5,)})
+    none = Settings(**{**vars(QUICK), "scales": (5.0,), "sparsities": (0.5,)})
     with pytest.raises(InputError, match=r"no candidate holds the return within 0\.01"):
         build.build(cartpole(), TRAINING, none)
 
