@@ -144,19 +144,21 @@ def table() -> str:
     for name in zoo.names():
         m = zoo.metadata(name)
         loss = m["relative_loss"]
-        low, high = (100.0 * x for x in loss["ci95"])
+        # Rounded first: adding 0.0 turns -0.0 into 0.0.
+        mean, low, high = (round(100.0 * x, 2) + 0.0 for x in (loss["mean"], *loss["ci95"]))
+        made = m["calibration"]
         dense = m["reduction"] * m["synops_per_step"]
         cells = (
             f"`{name}`",
             m["env_id"],
             _interval(m["teacher_returns"]),
             _interval(m["returns"]),
-            f"{100.0 * loss['mean']:.2f} [{low:.2f}, {high:.2f}]",
+            f"{mean:.2f} [{low:.2f}, {high:.2f}]",
             f"{dense:,.0f}",
             f"{m['synops_per_step']:.1f}",
             f"{m['reduction']:.1f}",
-            f"{m['calibration']['sparsity']:.1%}",
-            f"{m['calibration']['threshold_scale']:g}",
+            f"{made['sparsity']:.1%}",
+            f"{made['threshold_scale']:g}, inputs {made['input_threshold_scale']:.3g}",
             f"{zoo.path(name).stat().st_size / 1000:.1f} kB",
         )
         lines.append("| " + " | ".join(cells) + " |")
