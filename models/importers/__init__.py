@@ -108,8 +108,9 @@ def load_policy(
 
 def zoo_files() -> dict[str, Path]:
     """Return the policies that ship with the package, by their name in lower case."""
-    folder = Path(__file__).resolve().parent.parent / "zoo"
-    return {path.stem.lower(): path for path in sorted(folder.glob("*.safetensors"))}
+    from eventsim.models import zoo
+
+    return zoo.files()
 
 
 def _unknown(source: str | os.PathLike[str]) -> UnknownNameError:
@@ -137,7 +138,10 @@ def _load_saved(path: Path, env: str | None = None) -> Policy:
     from eventsim.models.policy import Policy
 
     policy = Policy.load(path)
-    return policy if env is None else policy.with_metadata(env_id=env)
+    if env is None or env == policy.env_id:
+        return policy
+    # The arguments were those of the environment that the policy was made for.
+    return policy.with_metadata(env_id=env, env_kwargs={})
 
 
 def _is_sb3(path: Path) -> bool:

@@ -12,6 +12,7 @@ from eventsim.errors import FileFormatError, InputError, UnknownNameError
 from eventsim.models import importers
 from eventsim.models.importers import IMPORTERS, Importer, load_policy, zoo_files
 from tests.sb3_files import PPO, vecnormalize_pickle, write_agent
+from tests.tiny import cartpole_policy
 
 
 @pytest.fixture
@@ -110,3 +111,13 @@ def test_neither_torch_nor_pickle_reads_the_file(
             patch.setattr(name, refuse)
         policy = load_policy(file)
     assert policy.encoder.normalization is not None
+
+
+def test_another_environment_does_not_get_the_arguments_of_the_first(tmp_path: Path) -> None:
+    file = tmp_path / "saved.safetensors"
+    arguments = {"continuous": True}
+    policy = cartpole_policy().with_metadata(env_id="CartPole-v1", env_kwargs=arguments)
+    policy.save(file)
+    assert load_policy(file).metadata["env_kwargs"] == arguments
+    assert load_policy(file, env="CartPole-v1").metadata["env_kwargs"] == arguments
+    assert load_policy(file, env="CartPole-v0").metadata["env_kwargs"] == {}
