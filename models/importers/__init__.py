@@ -140,8 +140,9 @@ def _load_saved(path: Path, env: str | None = None) -> Policy:
     policy = Policy.load(path)
     if env is None or env == policy.env_id:
         return policy
-    # The arguments were those of the environment that the policy was made for.
-    return policy.with_metadata(env_id=env, env_kwargs={})
+    # The arguments, if any, were those of the environment that the policy was made for.
+    dropped: dict[str, Any] = {"env_kwargs": {}} if policy.metadata.get("env_kwargs") else {}
+    return policy.with_metadata(env_id=env, **dropped)
 
 
 def _is_sb3(path: Path) -> bool:
