@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Decoder:
+class Decoder(ABC):
     """Base of the decoders: a network's outputs to the action that ``env.step`` takes."""
 
     kind: ClassVar[str] = ""
 
     @property
+    @abstractmethod
     def size(self) -> int:
         """Number m of network outputs."""
-        raise NotImplementedError
 
     def decode(self, outputs: FloatArray) -> Any:
         """Return the action for one step's outputs.
@@ -66,9 +67,9 @@ class Decoder:
             )
         return self._decode(outputs)
 
+    @abstractmethod
     def _decode(self, outputs: FloatArray) -> NDArray[Any]:
         """Outputs of shape (B, m) to actions of shape (B, ...)."""
-        raise NotImplementedError
 
     @property
     def _where(self) -> str:

@@ -6,6 +6,7 @@ Gymnasium is imported only where one of its spaces is handed in.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -25,7 +26,7 @@ _FEW = 64
 
 
 @dataclass(frozen=True)
-class SpaceSpec:
+class SpaceSpec(ABC):
     """Base of the space descriptions."""
 
     kind: ClassVar[str] = ""
@@ -37,9 +38,9 @@ class SpaceSpec:
             """Shape of one element of the space."""
 
     @property
+    @abstractmethod
     def size(self) -> int:
         """Number of values of the flattened element."""
-        raise NotImplementedError
 
     def is_batched(self, observation: Any, where: str = "observation") -> bool:
         """Tell by its shape whether `observation` is one element or a batch of them.
@@ -59,6 +60,7 @@ class SpaceSpec:
             where=where,
         )
 
+    @abstractmethod
     def flatten(
         self, observation: Any, batched: bool = False, where: str = "observation"
     ) -> FloatArray:
@@ -82,11 +84,10 @@ class SpaceSpec:
             If the shape or type is another one, a value is not finite, or a discrete one is out
             of range.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Plain data from which `from_dict` rebuilds the description."""
-        raise NotImplementedError
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> SpaceSpec:
