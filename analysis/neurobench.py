@@ -275,7 +275,8 @@ def _is_delta(population: Population) -> bool:
 
 
 def _activation(population: Population) -> str:
-    return str(getattr(population.neuron, "activation").name)  # noqa: B009
+    activation = getattr(population.neuron, "activation")  # noqa: B009
+    return str(getattr(activation, "base", activation).name)  # fixed point rounds another one
 
 
 def _parameters(network: Network, parameter_bytes: int | None) -> tuple[int, int]:

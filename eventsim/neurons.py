@@ -230,6 +230,80 @@ class Clip(Activation):
         return np.clip(np.asarray(u, dtype=np.float64), self.low, self.high)
 
 
+@dataclass(frozen=True)
+class Quantized(Activation):
+    """Fixed point: another activation g, rounded and saturated.
+
+    ``f(u) = quantum min(max(rint(g(u) / quantum), -levels), levels - 1)``, ties to even. With a
+    quantum and weights that are integers times powers of two, every sum of a network is exact in
+    float64, so that a run by events never drifts.
+
+    Parameters
+    ----------
+    base : str, dict or Activation
+        g, one without parameters.
+    quantum : float
+        Step of the grid, a power of two.
+    levels : int
+        Half the number of values: ``2 ** (bits - 1)``.
+    """
+
+    base: Activation = Identity()
+    quantum: float = 2.0**-8
+    levels: int = 2**15
+    name: ClassVar[str] = "quantized"
+
+    def __init__(
+        self,
+        base: str | Activation | dict[str, Any] = "identity",
+        quantum: float = 2.0**-8,
+        levels: int = 2**15,
+    ) -> None:
+        where = "activation 'quantized'"
+        g = activation(base)
+        if isinstance(g, Quantized) or g.parameters != (0.0, 0.0) or g.name == "clip":
+            raise NetworkError(
+                f"is {g.name!r}; fixed point takes an activation without parameters",
+                where=where,
+                field="base",
+            )
+        if not (math.isfinite(quantum) and quantum > 0.0 and math.frexp(quantum)[0] == 0.5):
+            raise NetworkError(f"is {quantum}; give a power of two", where=where, field="quantum")
+        if isinstance(levels, bool) or int(levels) != levels or not 1 <= levels <= 2**31:
+            raise NetworkError(
+                f"is {levels}; give a whole number from 1 to 2^31", where=where, field="levels"
+            )
+        object.__setattr__(self, "base", g)
+        object.__setattr__(self, "quantum", float(quantum))
+        object.__setattr__(self, "levels", int(levels))
+
+    @property
+    def code(self) -> int:  # type: ignore[override]
+        """Code of g, moved to the kernel's fixed-point ones."""
+        return self.base.code + 32
+
+    @property
+    def parameters(self) -> tuple[float, float]:
+        return (self.quantum, float(self.levels))
+
+    @property
+    def lipschitz(self) -> float:
+        """Of g. Rounding adds at most one quantum: ``|f(x) - f(y)| <= L |x - y| + quantum``."""
+        return self.base.lipschitz
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "base": self.base.to_dict(),
+            "quantum": self.quantum,
+            "levels": self.levels,
+        }
+
+    def __call__(self, u: ArrayLike) -> FloatArray:
+        level = np.rint(self.base(u) / self.quantum)
+        return np.asarray(np.clip(level, -self.levels, self.levels - 1) * self.quantum)
+
+
 ACTIVATIONS: dict[str, type[Activation]] = {
     cls.name: cls
     for cls in (
@@ -243,6 +317,7 @@ ACTIVATIONS: dict[str, type[Activation]] = {
         SiLU,
         GELU,
         Clip,
+        Quantized,
     )
 }
 

@@ -127,11 +127,53 @@ class TimeFeature:
 
 
 @dataclass(frozen=True, eq=False)
+class FixedPoint:
+    """Round to multiples of a step and saturate: ``q min(max(rint(x / q), -levels), levels - 1)``.
+
+    Parameters
+    ----------
+    quanta : array of shape (size,)
+        Step of each network input, > 0.
+    levels : int
+        Half the number of values: ``2 ** (bits - 1)``.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range.
+    """
+
+    quanta: FloatArray
+    levels: int
+
+    def __init__(self, quanta: ArrayLike, levels: int) -> None:
+        steps = np.array(quanta, np.float64).reshape(-1)
+        if not (np.isfinite(steps).all() and (steps > 0.0).all()):
+            raise InputError("must be finite and > 0", where="fixed point", field="quanta")
+        if isinstance(levels, bool) or int(levels) != levels or levels < 1:
+            raise InputError(
+                f"is {levels!r}; give a whole number >= 1", where="fixed point", field="levels"
+            )
+        steps.flags.writeable = False
+        object.__setattr__(self, "quanta", steps)
+        object.__setattr__(self, "levels", int(levels))
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        """Round x of shape (..., size) in place, and return it."""
+        np.divide(x, self.quanta, out=x)
+        np.rint(x, out=x)
+        np.clip(x, -self.levels, self.levels - 1, out=x)
+        np.multiply(x, self.quanta, out=x)
+        return x
+
+
+@dataclass(frozen=True, eq=False)
 class Encoder:
     """Turn observations into the float64 vectors that a network takes.
 
     In this order: flatten (one-hot where discrete), append the time feature, normalise (or divide
-    images by 255). The entries of a dict observation are concatenated in the space's order.
+    images by 255), round to fixed point. The entries of a dict observation are concatenated in
+    the space's order.
 
     Parameters
     ----------
@@ -140,6 +182,8 @@ class Encoder:
     normalization : Normalization or mapping of str to Normalization, optional
         For a dict space a mapping with those keys that are normalised.
     time_feature : TimeFeature, optional
+    fixed_point : FixedPoint, optional
+        For a quantised network.
 
     Raises
     ------
@@ -158,6 +202,7 @@ class Encoder:
     space: SpaceSpec
     normalization: Normalization | Mapping[str, Normalization] | None = None
     time_feature: TimeFeature | None = None
+    fixed_point: FixedPoint | None = None
     _parts: tuple[_Part, ...] = field(default=(), repr=False)
     _only: _Part | None = field(default=None, repr=False)
 
@@ -166,6 +211,7 @@ class Encoder:
         space: SpaceSpec | Space[Any],
         normalization: Normalization | Mapping[str, Normalization] | None = None,
         time_feature: TimeFeature | None = None,
+        fixed_point: FixedPoint | None = None,
     ) -> None:
         spec = space if isinstance(space, SpaceSpec) else SpaceSpec.from_gymnasium(space)
         by_key: dict[str, Normalization]
@@ -203,10 +249,18 @@ class Encoder:
             )
             for key, part in entries
         )
+        size = sum(part.size for part in parts)
+        if fixed_point is not None and fixed_point.quanta.size != size:
+            raise InputError(
+                f"has {fixed_point.quanta.size} values for {size} network inputs",
+                where="encoder",
+                field="fixed_point",
+            )
         values = {
             "space": spec,
             "normalization": by_key if isinstance(spec, DictSpec) else by_key.get(""),
             "time_feature": time_feature,
+            "fixed_point": fixed_point,
             "_parts": parts,
             "_only": None if isinstance(spec, DictSpec) else parts[0],
         }
@@ -223,10 +277,15 @@ class Encoder:
         """Arithmetic operations a step.
 
         Per normalised value 4 (subtract, divide, compare with each clipping bound), per image
-        value 1 (divide), for the time feature 2 (divide, subtract); copying and one-hot coding
-        are none.
+        value 1 (divide), for the time feature 2 (divide, subtract), for rounding to fixed point
+        2 a value (shift, saturate); copying and one-hot coding are none.
         """
-        return sum(part.operations for part in self._parts)
+        rounding = 0 if self.fixed_point is None else 2 * self.size
+        return sum(part.operations for part in self._parts) + rounding
+
+    def with_fixed_point(self, fixed_point: FixedPoint | None) -> Encoder:
+        """Return the encoder with another rounding, or none."""
+        return Encoder(self.space, self.normalization, self.time_feature, fixed_point)
 
     def encode(self, observation: Any, t: int = 0) -> FloatArray:
         """Encode one observation.
@@ -249,8 +308,10 @@ class Encoder:
             If the observation does not belong to the space or is not finite.
         """
         if self._only is not None:
-            return self._only.encode(observation, t)
-        return self._concatenate(observation, t, False)
+            x = self._only.encode(observation, t)
+        else:
+            x = self._concatenate(observation, t, False)
+        return x if self.fixed_point is None else self.fixed_point(x)
 
     def encode_batch(self, observation: Any, t: ArrayLike = 0) -> FloatArray:
         """Encode a batch of B observations.
@@ -271,8 +332,10 @@ class Encoder:
             As in `encode`.
         """
         if self._only is not None:
-            return self._only.encode(observation, t, True)
-        return self._concatenate(observation, t, True)
+            x = self._only.encode(observation, t, True)
+        else:
+            x = self._concatenate(observation, t, True)
+        return x if self.fixed_point is None else self.fixed_point(x)
 
     def _concatenate(self, observation: Any, t: ArrayLike, batched: bool) -> FloatArray:
         check_keys(observation, [(part.key, part.space) for part in self._parts])
@@ -294,17 +357,22 @@ class Encoder:
     def to_dict(self) -> dict[str, Any]:
         """Plain data that, with `arrays`, rebuild the encoder."""
         time = self.time_feature
-        return {
+        data = {
             "space": self.space.to_dict(),
             "normalized": [part.key for part in self._parts if part.normalization],
             "time_feature": None
             if time is None
             else {"max_steps": time.max_steps, "test_mode": time.test_mode},
         }
+        if self.fixed_point is not None:
+            data["fixed_point"] = {"levels": self.fixed_point.levels}
+        return data
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Arrays of the normalisation, by name."""
+        """Arrays of the normalisation and the rounding, by name."""
         arrays: dict[str, NDArray[Any]] = {}
+        if self.fixed_point is not None:
+            arrays["fixed_point/quanta"] = self.fixed_point.quanta
         for part in self._parts:
             if part.normalization is not None:
                 for name in ("mean", "var", "clip", "epsilon"):
@@ -335,6 +403,10 @@ class Encoder:
                 for key in keys
             }
             feature = None if time is None else TimeFeature(**time)
+            point = data.get("fixed_point")
+            fixed = (
+                None if point is None else FixedPoint(arrays["fixed_point/quanta"], point["levels"])
+            )
         except KeyError as error:
             raise InputError(f"lacks {error}", where="encoder") from error
         except InputError:
@@ -342,10 +414,10 @@ class Encoder:
         except (TypeError, ValueError) as error:
             raise InputError(f"cannot be built: {error}", where="encoder") from error
         if isinstance(spec, DictSpec):
-            return cls(spec, by_key, feature)
+            return cls(spec, by_key, feature, fixed)
         if set(by_key) - {""}:
             raise InputError("names keys of a dict space", where="encoder", field="normalized")
-        return cls(spec, by_key.get(""), feature)
+        return cls(spec, by_key.get(""), feature, fixed)
 
 
 class _Part:
@@ -438,6 +510,7 @@ __all__ = [
     "DictSpec",
     "DiscreteSpec",
     "Encoder",
+    "FixedPoint",
     "MultiBinarySpec",
     "MultiDiscreteSpec",
     "Normalization",

@@ -43,7 +43,7 @@ def networks(
         )
     )
     names = [f"x{k}" for k in range(n_inputs)] + [f"h{k}" for k in range(n_layers)]
-    activations = [f for f in ACTIVATIONS if f != "clip"]
+    activations = [f for f in ACTIVATIONS if f not in ("clip", "quantized")]
 
     def thresholds(size: int) -> float | np.ndarray:
         if max_threshold == 0.0:

@@ -14,6 +14,7 @@ from eventsim.neurons import (
     Clip,
     Delta,
     LeakyReLU,
+    Quantized,
     activation,
 )
 
@@ -25,6 +26,7 @@ ALL = [cls() for cls in ACTIVATIONS.values()] + [
     ELU(1.7),
     GELU(approximate=True),
     Clip(-0.5, 2.0),
+    Quantized("tanh", 2.0**-5, 2**4),
 ]
 U = np.concatenate([np.linspace(-8, 8, 4001), [-745.0, -30.0, 0.0, -0.0, 30.0, 700.0]])
 
@@ -35,12 +37,20 @@ def test_kernel_and_numpy_forms_agree(f: Activation) -> None:
     np.testing.assert_allclose(kernel, f(U), rtol=1e-13, atol=1e-15)
 
 
-@pytest.mark.parametrize("f", ALL, ids=str)
+@pytest.mark.parametrize("f", [f for f in ALL if not isinstance(f, Quantized)], ids=str)
 def test_the_lipschitz_constant_holds_and_is_tight(f: Activation) -> None:
     u = np.linspace(-8, 8, 200_001)
     slope = np.abs(np.diff(f(u)) / np.diff(u)).max()
     assert slope <= f.lipschitz * (1 + 1e-9)
     assert slope >= f.lipschitz * 0.999
+
+
+@pytest.mark.parametrize("base", ["tanh", "sigmoid", "relu"])
+def test_fixed_point_moves_by_a_quantum_more_at_most(base: str) -> None:
+    u = np.linspace(-8, 8, 20_001)
+    f = Quantized(base, 2.0**-4, 2**7)
+    moved = np.abs(np.diff(f(u)))
+    assert (moved <= f.lipschitz * np.diff(u) + f.quantum).all()
 
 
 @pytest.mark.parametrize("f", ALL, ids=str)

@@ -34,6 +34,9 @@ _EXPONENT_OF_ONE = 1023 << 52
 _SIGN = -(1 << 63)
 _SATURATED = 44.0  # from 2 u = 38.2 on, tanh(u) rounds to 1
 
+#: Added to the code of an activation without parameters: the same, in fixed point.
+QUANTIZED = 32
+
 
 @njit(cache=True, error_model="numpy")
 def tanh(u: float) -> float:
@@ -66,7 +69,26 @@ def tanh(u: float) -> float:
 
 @njit(cache=True, error_model="numpy")
 def activate(code: int, p0: float, p1: float, u: float) -> float:
-    """f(u) for the activation with this code and parameters; NaN for an unknown code."""
+    """f(u) for the activation with this code and parameters; NaN for an unknown code.
+
+    Codes from `QUANTIZED` on round that of the remaining code to multiples of p0, and keep them
+    between -p1 and p1 - 1 of these.
+    """
+    if code < QUANTIZED:
+        return _activate(code, p0, p1, u)
+    if p0 == 0.0:
+        return math.nan
+    a = _activate(code - QUANTIZED, 0.0, 0.0, u) / p0
+    # A comparison with NaN is false, so that it stays NaN and is reported.
+    if a > p1 - 1.0:
+        return (p1 - 1.0) * p0
+    if a < -p1:
+        return -p1 * p0
+    return float(np.rint(a)) * p0
+
+
+@njit(cache=True, error_model="numpy")
+def _activate(code: int, p0: float, p1: float, u: float) -> float:
     if code == 0:
         return u
     if code == 1:

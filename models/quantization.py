@@ -1,0 +1,363 @@
+"""Fixed-point policies: small integer weights, quantised activations, sums that are exact.
+
+Every scale is a power of two, a shift on hardware. A weight is ``k 2^e`` with an integer k of
+few bits and one exponent e a target neuron; an activation is an integer times the power of two
+of its population. All sums are then integers times a power of two and fit float64's 53 bits, so
+that the order of additions does not matter and a run by events equals the dense pass bit for
+bit, for ever.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from eventsim.connectivity import Sparse
+from eventsim.errors import InputError, NetworkError, UnsupportedError
+from eventsim.models.activity import Recording, activity
+from eventsim.models.encoders import FixedPoint
+from eventsim.models.policy import Policy
+from eventsim.network import Network, Population, Projection
+from eventsim.neurons import Delta, Input, Quantized
+
+if TYPE_CHECKING:
+    import torch
+
+Float = NDArray[np.float64]
+
+#: Bits of a weight that `quantize` takes.
+WEIGHT_BITS = (2, 16)
+#: Bits of an activation that `quantize` takes.
+ACTIVATION_BITS = (2, 32)
+#: Bits that a double can add without rounding.
+_EXACT_BITS = 53
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes of a policy's parameters; what is not a parameter (code, encoder) is not counted.
+
+    Attributes
+    ----------
+    dense : int
+        All weights with their bits, and per neuron a bias and an exponent.
+    sparse : int
+        Surviving weights with their places (an index each and a count per source, or one bit a
+        position, whichever is smaller), and thresholds, biases and exponents of the neurons that
+        still have a synapse.
+    weight_bits : int
+    """
+
+    dense: int
+    sparse: int
+    weight_bits: int
+
+    def to_dict(self) -> dict[str, int]:
+        """Plain data."""
+        return {"dense": self.dense, "sparse": self.sparse, "weight_bits": self.weight_bits}
+
+
+def quantize(
+    policy: Policy,
+    weight_bits: int = 8,
+    inputs: Recording | None = None,
+    *,
+    activation_bits: int = 8,
+    input_bits: int | None = None,
+) -> Policy:
+    """Return the policy in fixed point.
+
+    Weights are symmetric, with one scale a target neuron (per channel), chosen between the
+    smallest power of two that holds the largest weight and half of it (which saturates the
+    largest) by squared error. A weight that rounds to zero is a synapse less. Biases keep the
+    accumulator's own step; thresholds are rounded down to the grid, which changes no comparison.
+    Output neurons that transmit to nobody keep their activation: their value is read, not sent.
+
+    Parameters
+    ----------
+    policy : Policy
+    weight_bits : int, optional
+        2 to 16, the sign included; 8 and 4 are usual.
+    inputs : array of shape (T, n_inputs), or sequence of such arrays
+        Encoded inputs recorded in the environment, from which the ranges of inputs and
+        activations are read.
+    activation_bits : int, optional
+        Of what a hidden neuron transmits, 2 to 32, the sign included. With 8, products are int8
+        by int9 (a difference of two int8).
+    input_bits : int, optional
+        Of the encoder's values; default `activation_bits`.
+
+    Returns
+    -------
+    Policy
+        With ``weight_bits``, ``activation_bits`` and ``input_bits`` in its metadata.
+
+    Raises
+    ------
+    InputError
+        If bits are out of range, or there are no recorded inputs.
+    UnsupportedError
+        If an activation has no fixed-point form, or the sums would not fit 53 bits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eventsim import Network, Policy
+    >>> from eventsim.models.decoders import Argmax
+    >>> from eventsim.models.encoders import BoxSpec, Encoder
+    >>> from eventsim.models.quantization import quantize, size_bytes
+    >>> rng = np.random.default_rng(0)
+    >>> net = Network.from_arrays([rng.normal(size=(16, 4)), rng.normal(size=(2, 16))])
+    >>> policy = Policy(Encoder(BoxSpec((4,))), net, Argmax(2))
+    >>> small = quantize(policy, 8, rng.normal(size=(100, 4)))
+    >>> size_bytes(policy).dense, size_bytes(small).dense
+    (456, 186)
+    """
+    _check_bits("weight_bits", weight_bits, WEIGHT_BITS)
+    _check_bits("activation_bits", activation_bits, ACTIVATION_BITS)
+    input_bits = activation_bits if input_bits is None else input_bits
+    _check_bits("input_bits", input_bits, ACTIVATION_BITS)
+    if inputs is None:
+        raise InputError(
+            "are needed to read the ranges of the activations; record some in the environment",
+            where="quantize",
+            field="inputs",
+        )
+    network = policy.network
+    recorded = activity(network, inputs)
+    ranges = {name: np.abs(a).max(axis=0) for name, a in recorded.activations.items()}
+    quanta = {
+        p.name: (
+            _quanta(ranges[p.name], input_bits)
+            if p.is_input
+            else np.full(p.size, _quanta(ranges[p.name].max(keepdims=True), activation_bits)[0])
+        )
+        for p in network.populations
+    }
+    sources = {q.source for q in network.projections}
+    exponents = {
+        p.name: _exponents(_fan_in(network, p.name), weight_bits)
+        for p in network.populations
+        if not p.is_input
+    }
+    projections = tuple(
+        _projection(q, exponents[q.target], weight_bits) for q in network.projections
+    )
+    populations = []
+    for p in network.populations:
+        if p.is_input:
+            grid = quanta[p.name]
+            limit = p.parameter("threshold")
+            populations.append(replace(p, neuron=Input(np.floor(limit / grid) * grid)))
+            continue
+        if not isinstance(p.neuron, Delta):
+            raise UnsupportedError(
+                f"neurons '{p.neuron.kind}' have no fixed-point form",
+                where=f"population '{p.name}'",
+            )
+        populations.append(
+            _population(
+                p,
+                p.neuron,
+                quanta[p.name] if p.name in sources else None,
+                _steps(network, p.name, exponents[p.name], quanta),
+                activation_bits,
+            )
+        )
+    fixed = replace(network, populations=tuple(populations), projections=projections)
+    _check_range(fixed, exponents, quanta, input_bits, activation_bits)
+    grid = np.concatenate([quanta[name] for name in network.inputs])
+    encoder = policy.encoder.with_fixed_point(FixedPoint(grid, 2 ** (input_bits - 1)))
+    return replace(policy, encoder=encoder, network=fixed).with_metadata(
+        weight_bits=weight_bits, activation_bits=activation_bits, input_bits=input_bits
+    )
+
+
+def size_bytes(policy: Policy | Network, weight_bits: int | None = None) -> Size:
+    """Return the size of the parameters.
+
+    Parameters
+    ----------
+    policy : Policy or Network
+    weight_bits : int, optional
+        Default: what the policy's metadata say, else 32. A float32 network has biases and
+        thresholds of 4 bytes and no exponents; a fixed-point one 4-byte biases, 2-byte
+        thresholds and 1-byte exponents.
+
+    Returns
+    -------
+    Size
+    """
+    network = policy if isinstance(policy, Network) else policy.network
+    if weight_bits is None:
+        metadata: Mapping[str, Any] = {} if isinstance(policy, Network) else policy.metadata
+        weight_bits = int(metadata.get("weight_bits", 32))
+    fixed = weight_bits < 32
+    per_neuron, per_threshold = (5, 2) if fixed else (4, 4)
+    dense_bits = sum(q.weights.n_positions for q in network.projections) * weight_bits
+    neurons = sum(p.size for p in network.populations if not p.is_input)
+    sparse_bits = 0
+    alive = {p.name: np.zeros(p.size, np.bool_) for p in network.populations}
+    for q in network.projections:
+        pointers, targets, _ = q.weights.rows()
+        n_targets, n_sources = q.weights.shape
+        counts = np.diff(pointers)
+        index_bits = max(1, math.ceil(math.log2(max(n_targets, 2))))
+        count_bits = max(1, math.ceil(math.log2(n_targets + 1)))
+        places = min(targets.size * index_bits + n_sources * count_bits, q.weights.n_positions)
+        # A layer without gaps needs no places.
+        sparse_bits += targets.size * weight_bits
+        sparse_bits += 0 if targets.size == q.weights.n_positions else places
+        alive[q.target][targets] = True
+        alive[q.source][counts > 0] = True
+    sparse_bytes = -(-sparse_bits // 8)
+    for p in network.populations:
+        living = int(alive[p.name].sum())
+        if not p.is_input:
+            sparse_bytes += per_neuron * living
+        if network.outgoing(p.name):
+            values = p.parameter("threshold")
+            sparse_bytes += per_threshold * (1 if (values == values[0]).all() else living)
+    return Size(-(-dense_bits // 8) + per_neuron * neurons, sparse_bytes, weight_bits)
+
+
+def straight_through(weights: torch.Tensor, bits: int) -> torch.Tensor:
+    """Round a layer's weights as `quantize` will, with the gradient of the identity.
+
+    For fine-tuning in the loop (Bengio et al. 2013, arXiv 1308.3432).
+
+    Parameters
+    ----------
+    weights : torch.Tensor of shape (n_out, n_in)
+    bits : int
+
+    Returns
+    -------
+    torch.Tensor of the same shape
+    """
+    import torch
+
+    values = weights.detach().cpu().numpy().astype(np.float64)
+    exponents = _exponents(values, bits)
+    rounded = torch.from_numpy(_rounded(values, exponents, bits)).to(weights)
+    return weights + (rounded - weights).detach()
+
+
+def _check_bits(field: str, bits: int, limits: tuple[int, int]) -> None:
+    low, high = limits
+    if isinstance(bits, bool) or int(bits) != bits or not low <= bits <= high:
+        raise InputError(
+            f"is {bits!r}; give a whole number from {low} to {high}", where="quantize", field=field
+        )
+
+
+def _quanta(largest: ArrayLike, bits: int) -> Float:
+    """Smallest powers of two with which values up to `largest` fit the signed bits."""
+    top = np.maximum(np.asarray(largest, np.float64), 2.0**-20)
+    return np.asarray(2.0 ** np.ceil(np.log2(top / (2 ** (bits - 1) - 1))))
+
+
+def _fan_in(network: Network, name: str) -> Float:
+    """All weights into a population, side by side."""
+    blocks = [q.weights.to_dense().astype(np.float64) for q in network.incoming(name)]
+    if not blocks:
+        return np.zeros((network[name].size, 1))
+    return np.concatenate(blocks, axis=1)
+
+
+def _exponents(weights: Float, bits: int) -> NDArray[np.int64]:
+    """Exponent of each row's scale."""
+    limit = 2 ** (bits - 1) - 1
+    largest = np.abs(weights).max(axis=1)
+    safe = np.where(largest > 0.0, largest, 1.0)
+    exponents = np.ceil(np.log2(safe / limit)).astype(np.int64)
+    errors = [
+        np.square(_rounded(weights, exponents - k, bits) - weights).sum(axis=1) for k in (0, 1)
+    ]
+    return np.asarray(exponents - (errors[1] < errors[0]), np.int64)
+
+
+def _rounded(weights: Float, exponents: NDArray[np.int64], bits: int) -> Float:
+    limit = 2 ** (bits - 1) - 1
+    scale = 2.0 ** exponents[:, np.newaxis].astype(np.float64)
+    return np.asarray(np.clip(np.rint(weights / scale), -limit, limit) * scale)
+
+
+def _projection(projection: Projection, exponents: NDArray[np.int64], bits: int) -> Projection:
+    weights: Any
+    if isinstance(projection.weights, Sparse):
+        from scipy import sparse
+
+        pointers, targets, values = projection.weights.rows()
+        scale = 2.0 ** exponents[targets].astype(np.float64)
+        limit = 2 ** (bits - 1) - 1
+        values = np.clip(np.rint(values / scale), -limit, limit) * scale
+        weights = sparse.csc_array(
+            (values.astype(np.float32), targets.copy(), pointers.copy()),
+            shape=projection.weights.shape,
+        )
+        weights.eliminate_zeros()
+    else:
+        dense = projection.weights.to_dense().astype(np.float64)
+        weights = _rounded(dense, exponents, bits).astype(np.float32)
+    return replace(projection, weights=weights)
+
+
+def _steps(
+    network: Network, name: str, exponents: NDArray[np.int64], quanta: Mapping[str, Float]
+) -> Float:
+    """Step of every accumulator's grid."""
+    finest = min((float(quanta[q.source].min()) for q in network.incoming(name)), default=1.0)
+    return np.asarray(2.0 ** exponents.astype(np.float64) * finest)
+
+
+def _population(
+    population: Population,
+    neuron: Delta,
+    quanta: Float | None,
+    steps: Float,
+    bits: int,
+) -> Population:
+    bias = np.rint(population.parameter("bias") / steps) * steps
+    if quanta is None:
+        return replace(population, neuron=Delta(neuron.activation, bias, neuron.threshold))
+    base = neuron.activation.base if isinstance(neuron.activation, Quantized) else neuron.activation
+    try:
+        activation = Quantized(base, float(quanta[0]), 2 ** (bits - 1))
+    except NetworkError as error:
+        raise UnsupportedError(str(error), where=f"population '{population.name}'") from error
+    threshold = np.floor(population.parameter("threshold") / quanta) * quanta
+    return replace(population, neuron=Delta(activation, bias, threshold))
+
+
+def _check_range(
+    network: Network,
+    exponents: Mapping[str, NDArray[np.int64]],
+    quanta: Mapping[str, Float],
+    input_bits: int,
+    activation_bits: int,
+) -> None:
+    """Refuse a network whose largest possible sum needs more bits than a double adds exactly."""
+    for p in network.populations:
+        if p.is_input:
+            continue
+        steps = _steps(network, p.name, exponents[p.name], quanta)
+        largest = np.abs(p.parameter("bias"))
+        for q in network.incoming(p.name):
+            bits = input_bits if network[q.source].is_input else activation_bits
+            span = quanta[q.source] * 2.0 ** (bits - 1)
+            largest = largest + np.abs(q.weights.to_dense().astype(np.float64)) @ span
+        # A difference is up to twice an activation.
+        if (2.0 * largest / steps >= 2.0**_EXACT_BITS).any():
+            raise UnsupportedError(
+                f"sums need more than {_EXACT_BITS} bits; give fewer activation_bits",
+                where=f"population '{p.name}'",
+            )
+
+
+__all__ = ["Size", "quantize", "size_bytes", "straight_through"]
