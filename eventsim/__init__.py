@@ -37,6 +37,7 @@ _PUBLIC: dict[str, str] = {
     "load": "eventsim.api",
     "calibrate": "eventsim.api",
     "prune": "eventsim.api",
+    "quantize": "eventsim.models.quantization",
     "zoo": "eventsim.api",
 }
 

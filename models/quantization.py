@@ -1,10 +1,10 @@
 """Fixed-point policies: small integer weights, quantised activations, sums that are exact.
 
-Every scale is a power of two, a shift on hardware. A weight is ``k 2^e`` with an integer k of
-few bits and one exponent e a target neuron; an activation is an integer times the power of two
-of its population. All sums are then integers times a power of two and fit float64's 53 bits, so
-that the order of additions does not matter and a run by events equals the dense pass bit for
-bit, for ever.
+Every scale is a power of two, a shift on hardware. What a neuron sends is an integer m times the
+step of its population (of each input, for inputs); a weight times that step is ``k 2^e`` with an
+integer k of few bits and one exponent e a target neuron, so that an accumulator is the integer
+``sum k m`` in units of ``2^e``. These sums fit float64's 53 bits: the order of additions does not
+matter, and a run by events equals the dense pass bit for bit, for ever.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from eventsim.connectivity import Sparse
 from eventsim.errors import InputError, NetworkError, UnsupportedError
-from eventsim.models.activity import Recording, activity
+from eventsim.models.activity import Activity, Recording, activity
 from eventsim.models.encoders import FixedPoint
 from eventsim.models.policy import Policy
 from eventsim.network import Network, Population, Projection
@@ -72,10 +72,12 @@ def quantize(
 ) -> Policy:
     """Return the policy in fixed point.
 
-    Weights are symmetric, with one scale a target neuron (per channel), chosen between the
-    smallest power of two that holds the largest weight and half of it (which saturates the
-    largest) by squared error. A weight that rounds to zero is a synapse less. Biases keep the
-    accumulator's own step; thresholds are rounded down to the grid, which changes no comparison.
+    Weights (in units of their source's step, so that inputs of small range keep their say) are
+    symmetric, with one scale a target neuron (per channel): the smallest power of two that holds
+    the largest weight, or half of it, which saturates the largest, whichever has the smaller
+    squared error. A weight that rounds to zero is a synapse less. Biases take over the mean error
+    of the rounded sums (Nagel et al. 2019, arXiv 1906.04721) in steps of the accumulator;
+    thresholds are rounded down to the grid, which changes no comparison.
     Output neurons that transmit to nobody keep their activation: their value is read, not sent.
 
     Parameters
@@ -141,12 +143,13 @@ def quantize(
     }
     sources = {q.source for q in network.projections}
     exponents = {
-        p.name: _exponents(_fan_in(network, p.name), weight_bits)
+        p.name: _exponents(_fan_in(network, p.name, quanta), weight_bits)
         for p in network.populations
         if not p.is_input
     }
     projections = tuple(
-        _projection(q, exponents[q.target], weight_bits) for q in network.projections
+        _projection(q, exponents[q.target], quanta[q.source], weight_bits)
+        for q in network.projections
     )
     populations = []
     for p in network.populations:
@@ -165,14 +168,16 @@ def quantize(
                 p,
                 p.neuron,
                 quanta[p.name] if p.name in sources else None,
-                _steps(network, p.name, exponents[p.name], quanta),
+                2.0 ** exponents[p.name].astype(np.float64),
                 activation_bits,
             )
         )
     fixed = replace(network, populations=tuple(populations), projections=projections)
-    _check_range(fixed, exponents, quanta, input_bits, activation_bits)
     grid = np.concatenate([quanta[name] for name in network.inputs])
-    encoder = policy.encoder.with_fixed_point(FixedPoint(grid, 2 ** (input_bits - 1)))
+    rounding = FixedPoint(grid, 2 ** (input_bits - 1))
+    fixed = _with_corrected_biases(fixed, recorded, rounding, exponents)
+    _check_range(fixed, exponents, quanta, input_bits, activation_bits)
+    encoder = policy.encoder.with_fixed_point(rounding)
     return replace(policy, encoder=encoder, network=fixed).with_metadata(
         weight_bits=weight_bits, activation_bits=activation_bits, input_bits=input_bits
     )
@@ -226,7 +231,7 @@ def size_bytes(policy: Policy | Network, weight_bits: int | None = None) -> Size
     return Size(-(-dense_bits // 8) + per_neuron * neurons, sparse_bytes, weight_bits)
 
 
-def straight_through(weights: torch.Tensor, bits: int) -> torch.Tensor:
+def straight_through(weights: torch.Tensor, bits: int, quanta: ArrayLike = 1.0) -> torch.Tensor:
     """Round a layer's weights as `quantize` will, with the gradient of the identity.
 
     For fine-tuning in the loop (Bengio et al. 2013, arXiv 1308.3432).
@@ -235,6 +240,8 @@ def straight_through(weights: torch.Tensor, bits: int) -> torch.Tensor:
     ----------
     weights : torch.Tensor of shape (n_out, n_in)
     bits : int
+    quanta : float or array of shape (n_in,), optional
+        Steps of the source's values, powers of two; only their ratios matter.
 
     Returns
     -------
@@ -242,9 +249,10 @@ def straight_through(weights: torch.Tensor, bits: int) -> torch.Tensor:
     """
     import torch
 
-    values = weights.detach().cpu().numpy().astype(np.float64)
+    grid = np.asarray(quanta, np.float64)
+    values = weights.detach().cpu().numpy().astype(np.float64) * grid
     exponents = _exponents(values, bits)
-    rounded = torch.from_numpy(_rounded(values, exponents, bits)).to(weights)
+    rounded = torch.from_numpy(_rounded(values, exponents, bits) / grid).to(weights)
     return weights + (rounded - weights).detach()
 
 
@@ -262,9 +270,11 @@ def _quanta(largest: ArrayLike, bits: int) -> Float:
     return np.asarray(2.0 ** np.ceil(np.log2(top / (2 ** (bits - 1) - 1))))
 
 
-def _fan_in(network: Network, name: str) -> Float:
-    """All weights into a population, side by side."""
-    blocks = [q.weights.to_dense().astype(np.float64) for q in network.incoming(name)]
+def _fan_in(network: Network, name: str, quanta: Mapping[str, Float]) -> Float:
+    """All weights into a population, side by side, each per quantum of its source."""
+    blocks = [
+        q.weights.to_dense().astype(np.float64) * quanta[q.source] for q in network.incoming(name)
+    ]
     if not blocks:
         return np.zeros((network[name].size, 1))
     return np.concatenate(blocks, axis=1)
@@ -288,32 +298,27 @@ def _rounded(weights: Float, exponents: NDArray[np.int64], bits: int) -> Float:
     return np.asarray(np.clip(np.rint(weights / scale), -limit, limit) * scale)
 
 
-def _projection(projection: Projection, exponents: NDArray[np.int64], bits: int) -> Projection:
+def _projection(
+    projection: Projection, exponents: NDArray[np.int64], quanta: Float, bits: int
+) -> Projection:
     weights: Any
     if isinstance(projection.weights, Sparse):
         from scipy import sparse
 
         pointers, targets, values = projection.weights.rows()
+        grid = np.repeat(quanta, np.diff(pointers))
         scale = 2.0 ** exponents[targets].astype(np.float64)
         limit = 2 ** (bits - 1) - 1
-        values = np.clip(np.rint(values / scale), -limit, limit) * scale
+        values = np.clip(np.rint(values * grid / scale), -limit, limit) * scale / grid
         weights = sparse.csc_array(
             (values.astype(np.float32), targets.copy(), pointers.copy()),
             shape=projection.weights.shape,
         )
         weights.eliminate_zeros()
     else:
-        dense = projection.weights.to_dense().astype(np.float64)
-        weights = _rounded(dense, exponents, bits).astype(np.float32)
+        dense = projection.weights.to_dense().astype(np.float64) * quanta
+        weights = (_rounded(dense, exponents, bits) / quanta).astype(np.float32)
     return replace(projection, weights=weights)
-
-
-def _steps(
-    network: Network, name: str, exponents: NDArray[np.int64], quanta: Mapping[str, Float]
-) -> Float:
-    """Step of every accumulator's grid."""
-    finest = min((float(quanta[q.source].min()) for q in network.incoming(name)), default=1.0)
-    return np.asarray(2.0 ** exponents.astype(np.float64) * finest)
 
 
 def _population(
@@ -335,6 +340,31 @@ def _population(
     return replace(population, neuron=Delta(activation, bias, threshold))
 
 
+def _with_corrected_biases(
+    network: Network,
+    teacher: Activity,
+    rounding: FixedPoint,
+    exponents: Mapping[str, NDArray[np.int64]],
+) -> Network:
+    """Move each bias by the mean error of its neuron's sum, level after level."""
+    x = np.concatenate([teacher.activations[name] for name in network.inputs], axis=1)
+    edges = np.cumsum(teacher.lengths)[:-1]
+    inputs = np.split(rounding(x.copy()), edges)
+    ranks = network.ranks
+    for rank in sorted({ranks[p.name] for p in network.populations if not p.is_input}):
+        sums = activity(network, inputs).pre_activations
+        populations = []
+        for p in network.populations:
+            if ranks[p.name] == rank and isinstance(p.neuron, Delta):
+                error = (teacher.pre_activations[p.name] - sums[p.name]).mean(axis=0)
+                step = 2.0 ** exponents[p.name].astype(np.float64)
+                bias = p.parameter("bias") + np.rint(error / step) * step
+                p = replace(p, neuron=Delta(p.neuron.activation, bias, p.neuron.threshold))
+            populations.append(p)
+        network = replace(network, populations=tuple(populations))
+    return network
+
+
 def _check_range(
     network: Network,
     exponents: Mapping[str, NDArray[np.int64]],
@@ -346,7 +376,7 @@ def _check_range(
     for p in network.populations:
         if p.is_input:
             continue
-        steps = _steps(network, p.name, exponents[p.name], quanta)
+        steps = 2.0 ** exponents[p.name].astype(np.float64)
         largest = np.abs(p.parameter("bias"))
         for q in network.incoming(p.name):
             bits = input_bits if network[q.source].is_input else activation_bits

@@ -40,6 +40,16 @@ def make(
     return Policy(Encoder(BoxSpec((sizes[0],))), network, Argmax(sizes[-1]))
 
 
+def steps_of(policy: Policy, name: str) -> np.ndarray:
+    """Steps of what a population sends."""
+    population = policy.network[name]
+    if isinstance(population.neuron, Delta):
+        assert isinstance(population.neuron.activation, Quantized)
+        return np.full(population.size, population.neuron.activation.quantum)
+    assert policy.encoder.fixed_point is not None
+    return np.asarray(policy.encoder.fixed_point.quanta)
+
+
 def walk(steps: int, n: int, seed: int = 0) -> np.ndarray:
     return np.cumsum(np.random.default_rng(seed).normal(size=(steps, n)) * 0.1, axis=0)
 
@@ -79,7 +89,7 @@ def test_engines_agree_on_a_quantised_network(engine: str, f: str) -> None:
 def test_weights_are_integers_of_few_bits_times_a_power_of_two(bits: int) -> None:
     fixed = quantize(make(), bits, walk(50, 5))
     for q in fixed.network.projections:
-        for row in q.weights.to_dense().astype(np.float64):
+        for row in q.weights.to_dense() * steps_of(fixed, q.source):
             if not row.any():
                 continue
             scale = 2.0 ** np.floor(np.log2(np.abs(row).max()))
@@ -92,10 +102,10 @@ def test_rounding_is_within_half_a_step_unless_it_saturates() -> None:
     policy = make(kept=1.0)
     fixed = quantize(policy, 8, walk(50, 5))
     for q, p in zip(policy.network.projections, fixed.network.projections, strict=True):
-        w = q.weights.to_dense().astype(np.float64)
+        w = q.weights.to_dense() * steps_of(fixed, q.source)
         largest = np.abs(w).max(axis=1, keepdims=True)
         step = 2.0 ** np.ceil(np.log2(largest / 127))
-        error = np.abs(p.weights.to_dense().astype(np.float64) - w)
+        error = np.abs(p.weights.to_dense() * steps_of(fixed, q.source) - w)
         assert (np.square(error).sum(axis=1) <= np.square(0.5 * step[:, 0]) * w.shape[1]).all()
 
 
@@ -105,6 +115,15 @@ def test_many_bits_change_little() -> None:
     fixed = quantize(policy, 16, x, activation_bits=20)
     got = Simulator(fixed.network).run(fixed.encoder.encode_batch(x))
     np.testing.assert_allclose(got, Simulator(policy.network).run(x), atol=2e-3)
+
+
+def test_an_input_of_small_range_keeps_its_say() -> None:
+    network = Network.from_arrays([np.array([[1.0, 500.0]])])
+    policy = Policy(Encoder(BoxSpec((2,))), network, Argmax(1))
+    x = walk(100, 2) * [10.0, 0.02]
+    fixed = quantize(policy, 8, x)
+    got = Simulator(fixed.network).run(fixed.encoder.encode_batch(x))[:, 0]
+    np.testing.assert_allclose(got, x @ [1.0, 500.0], atol=0.02 * np.abs(x @ [1.0, 500.0]).max())
 
 
 def test_sparse_weights_stay_sparse() -> None:
@@ -220,14 +239,14 @@ def test_the_gradient_passes_the_rounding() -> None:
     from eventsim.models.quantization import straight_through
 
     w = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
-    rounded = straight_through(w, 8)
-    rounded.sum().backward()
+    straight_through(w, 8).sum().backward()
     np.testing.assert_array_equal(w.grad.numpy(), np.ones((4, 6)))
     fixed = quantize(
         Policy(Encoder(BoxSpec((6,))), Network.from_arrays([w.detach().numpy()]), Argmax(4)),
         8,
         walk(10, 6),
     )
+    rounded = straight_through(w, 8, steps_of(fixed, "input"))
     np.testing.assert_array_equal(
         rounded.detach().numpy(), fixed.network.projections[0].weights.to_dense()
     )
