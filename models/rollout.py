@@ -113,6 +113,10 @@ def make_env(env_id: str, **kwargs: Any) -> Env:
     # Gymnasium knows the Atari games only once their package has been imported.
     if name.startswith("ALE/") and importlib.util.find_spec("ale_py") is not None:
         importlib.import_module("ale_py")
+    if name.startswith("MinAtar/"):
+        from eventsim.models.zoo.minatar import register
+
+        register()
     try:
         return gym.make(env_id, **kwargs)
     except error.DependencyNotInstalled as reason:
