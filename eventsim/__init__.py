@@ -16,6 +16,7 @@ _PUBLIC: dict[str, str] = {
     "Projection": "eventsim.network",
     "Input": "eventsim.neurons",
     "Delta": "eventsim.neurons",
+    "MaxPool": "eventsim.neurons",
     "activation": "eventsim.neurons",
     "EventsimError": "eventsim.errors",
     "DenseForward": "eventsim.dense",
@@ -38,6 +39,7 @@ _PUBLIC: dict[str, str] = {
     "calibrate": "eventsim.api",
     "prune": "eventsim.api",
     "quantize": "eventsim.models.quantization",
+    "from_torch": "eventsim.models.importers.torch_modules",
     "zoo": "eventsim.api",
 }
 

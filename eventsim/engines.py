@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from eventsim.compile import Arrays, compile
 from eventsim.connectivity import Connectivity, Sparse
+from eventsim.convolution import Convolution
 from eventsim.errors import InputError, UnknownNameError, UnsupportedError
 from eventsim.kernels import delta, fields, levels
 from eventsim.kernels.status import N_COUNTERS, OK
@@ -342,14 +343,16 @@ def rounded(network: Network) -> Network:
 
     def float32(weights: Connectivity) -> Any:
         with np.errstate(over="ignore"):
-            return (
-                replace(weights, weights=weights.weights.astype(np.float32))
-                if isinstance(weights, Sparse)
-                else weights.to_dense().astype(np.float32)
-            )
+            if isinstance(weights, Sparse | Convolution):
+                return replace(weights, weights=weights.weights.astype(np.float32))
+            return weights.to_dense().astype(np.float32)
 
     return network.with_weights(
-        {q.name: float32(q.weights) for q in network.projections if q.weights.dtype != np.float32}
+        {
+            q.name: float32(q.weights)
+            for q in network.projections
+            if q.weights.trainable and q.weights.dtype != np.float32
+        }
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventsim.connectivity import Dense
+from eventsim.convolution import Local
 from eventsim.kernels import fields as f
 from eventsim.kernels.status import ACS, MACS, N_COUNTERS
 from eventsim.network import Network, Population, Projection
@@ -95,6 +96,9 @@ def supported(network: Network) -> str:
     for population in network.populations:
         if population.neuron.kind not in ("input", "delta"):
             return f"population '{population.name}' has neurons of model {population.neuron.kind}"
+    for projection in network.projections:
+        if isinstance(projection.weights, Local):
+            return f"projection '{projection.name}' is a {projection.weights.kind}"
     return ""
 
 

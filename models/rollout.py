@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from eventsim.errors import EventsimError, InputError, MissingDependencyError, UnknownNameError
 from eventsim.models.decoders import Decoder, QuantileArgmax, SquashBox, decoder_for
-from eventsim.models.spaces import DictSpec, SpaceSpec
+from eventsim.models.spaces import BoxSpec, DictSpec, SpaceSpec
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -191,7 +191,7 @@ def check_spaces(policy: Policy, env: Env) -> None:
     name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
     mine = policy.encoder.space
     theirs = SpaceSpec.from_gymnasium(env.observation_space)
-    if _observed(mine) != _observed(theirs):
+    if not _same_picture(policy, theirs) and _observed(mine) != _observed(theirs):
         hint = "choose the environment the policy was trained for"
         if _observed(theirs) == {"kind": "box", "shape": [mine.size - 1]}:
             hint += ", or import it with its time feature"
@@ -206,6 +206,14 @@ def check_spaces(policy: Policy, env: Env) -> None:
             f"environment, {env.action_space}; choose the environment the policy was trained for",
             where=f"environment '{name}'",
         )
+
+
+def _same_picture(policy: Policy, space: SpaceSpec) -> bool:
+    """Whether the environment gives the policy's pictures, be their channels first or last."""
+    pixels, mine = policy.encoder.pixels, policy.encoder.space
+    if pixels is None or not isinstance(mine, BoxSpec) or not isinstance(space, BoxSpec):
+        return False
+    return space.shape in pixels.shapes(mine)
 
 
 def _observed(space: SpaceSpec) -> dict[str, Any]:
