@@ -23,6 +23,7 @@ from eventsim.trace import Hook
 if TYPE_CHECKING:
     import gymnasium as gym
 
+    from eventsim.analysis.video import Film
     from eventsim.models.policy import Policy
     from eventsim.network import Network
 
@@ -128,6 +129,7 @@ def run(
     progress: bool | None = None,
     out: str | os.PathLike[str] | None = None,
     name: str | None = None,
+    video: str | os.PathLike[str] | None = None,
 ) -> Run:
     """Run a policy event by event in its environment.
 
@@ -170,6 +172,9 @@ def run(
         Folder for the files, see `Run.save`.
     name : str, optional
         What run.json calls the policy; default the name in its metadata, or of its network.
+    video : path, optional
+        Film of the first episode beside the events of every layer, ``.mp4`` or ``.gif``, see
+        `eventsim.analysis.video.Film`.
 
     Returns
     -------
@@ -201,16 +206,29 @@ def run(
         raise InputError(f"is {step_seconds}; give seconds above 0", field="step_seconds")
     if out is not None:
         prepare_folder(out)
-    with Worlds(policy, env, dense) as worlds:
+    with Worlds(policy, env, dense, video is not None) as worlds:
         rollout.check_spaces(policy, worlds.event)
         seconds, source = rollout.step_seconds(worlds.event)
         if step_seconds is not None:
             seconds, source = step_seconds, "given"
+        film = None if video is None else _film(video, seconds, worlds)
         log = Recording(
-            policy.with_network(network), carry_state, hooks, record_events, engine, seconds
+            policy.with_network(network),
+            carry_state,
+            hooks if film is None else (*hooks, film),
+            record_events,
+            engine,
+            seconds,
         )
         with EpisodeBar(episodes * (3 if dense else 1), progress) as bar:
-            played = play(log, worlds, episodes, seed, carry_state, bar)
+            try:
+                played = play(log, worlds, episodes, seed, carry_state, bar, film)
+            except BaseException:
+                if film is not None:
+                    film.discard()
+                raise
+        if film is not None:
+            film.close()
     settings = {
         "policy": name or _name(policy),
         "env": worlds.name,
@@ -289,6 +307,19 @@ def _summarise(
         "energy": estimates,
     }
     return Run(data, network, counters, joules, log.events())
+
+
+def _film(path: str | os.PathLike[str], seconds: float | None, worlds: Worlds) -> Film:
+    """Return the film, once the environment is known to give pictures."""
+    from eventsim.analysis.video import Film
+
+    if worlds.event.render_mode != "rgb_array":
+        raise InputError(
+            f"has render_mode {worlds.event.render_mode!r}, which gives no pictures; make it with "
+            "render_mode='rgb_array'",
+            where=f"environment '{worlds.name}'",
+        )
+    return Film(path, seconds=seconds)
 
 
 def _with_thresholds(

@@ -66,8 +66,9 @@ A population's neurons stand in *lanes*: contiguous, padded to a multiple of `PA
     P_BLOCK,  # its first block among all blocks of large populations
     P_SUPER,
     P_BITS,  # its first word of bits
+    P_WATCH,  # max pooling: the projection that it watches, else -1
     W_POPULATION,
-) = range(21)
+) = range(22)
 
 # A projection; the rows of a source neuron stand in a table of W_ROW columns.
 (
@@ -76,8 +77,11 @@ A population's neurons stand in *lanes*: contiguous, padded to a multiple of `PA
     Q_WIDE,  # 1 if its weights are float64
     Q_LONG,  # 1 if its indices are uint32
     Q_KIND,  # MIXED, DENSE or FULL
+    Q_WINDOW,  # block of a window, whose rows are by tap and source channel; -1 if it has none
+    Q_SOURCE,  # population in level order
+    Q_COLUMN,  # counter column of its synapses, MACS or ACS
     W_PROJECTION,
-) = range(6)
+) = range(9)
 (
     R_WEIGHT,  # place of its first weight
     R_INDEX,  # place of its first index, -1 if the row is dense

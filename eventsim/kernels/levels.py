@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from eventsim.kernels.conv import add_window, take_maxima
 from eventsim.kernels.evaluate import evaluate
 from eventsim.kernels.fields import (
     ALL,
@@ -47,7 +48,6 @@ from eventsim.kernels.fields import (
     OUTPUTS,
     P_BITS,
     P_BLOCK,
-    P_COLUMN,
     P_INDEX,
     P_INPUT,
     P_LANE,
@@ -61,13 +61,17 @@ from eventsim.kernels.fields import (
     P_PROJECTION_END,
     P_SIZE,
     P_SUPER,
+    P_WATCH,
     POPULATIONS,
     PROJECTIONS,
+    Q_COLUMN,
     Q_KIND,
     Q_LONG,
     Q_ROWS,
+    Q_SOURCE,
     Q_TARGET,
     Q_WIDE,
+    Q_WINDOW,
     STATUS,
     STEP,
     SUPERS,
@@ -201,6 +205,8 @@ def _levels(inputs: Any, x0: int, plan: Any, state: Any, values: Any, count: int
         elif state[plan[TOUCHED] + level] == NONE:
             continue
         else:
+            if plan[p + P_WATCH] >= 0:
+                _watched(plan, state, values, flags, level, p)
             n_events = evaluate(plan, state, values, constants, flags, level, row)
             if n_events < 0:
                 return int(plan[p + P_NEURON] - n_events - 1)
@@ -221,11 +227,23 @@ def _levels(inputs: Any, x0: int, plan: Any, state: Any, values: Any, count: int
             for q in range(plan[p + P_PROJECTION], plan[p + P_PROJECTION_END]):
                 _propagate(
                     plan, constants, narrow, short, long, state, values, flags,
-                    event_neuron, event_value, e, e + together, q, plan[p + P_COLUMN], count,
+                    event_neuron, event_value, e, e + together, q, count,
                 )  # fmt: skip
         for line in range(plan[p + P_LINE], plan[p + P_LINE_END]):
             _delay(plan, state, values, plan[LINES] + line * W_LINE, plan[p + P_SIZE], n_events)
     return -1
+
+
+@kernel
+def _watched(plan: Any, state: Any, values: Any, flags: Any, level: int, p: int) -> None:
+    """Set u of the max-pooling neurons that are pending."""
+    q = plan[PROJECTIONS] + plan[p + P_WATCH] * W_PROJECTION
+    source = plan[POPULATIONS] + plan[q + Q_SOURCE] * W_POPULATION
+    take_maxima(
+        plan, plan[q + Q_WINDOW], values, plan[U] + plan[p + P_LANE],
+        plan[S] + plan[source + P_LANE], flags, plan[FLAGS] + plan[p + P_LANE],
+        plan[p + P_SIZE], state[plan[TOUCHED] + level] == ALL,
+    )  # fmt: skip
 
 
 @kernel
@@ -243,7 +261,6 @@ def _propagate(
     e0: int,
     e1: int,
     projection: int,
-    column: int,
     count: int,
 ) -> None:
     """Add the rows of events e0:e1 of one projection, and count them."""
@@ -251,7 +268,20 @@ def _propagate(
     target = plan[q + Q_TARGET]
     p = plan[POPULATIONS] + target * W_POPULATION
     lane, touched = plan[p + P_LANE], plan[TOUCHED] + target
-    if plan[q + Q_WIDE]:
+    if plan[q + Q_WINDOW] >= 0:
+        if plan[q + Q_WIDE]:
+            synapses, executed, flagged = add_window(
+                wide, short, plan, plan[q + Q_WINDOW], plan[q + Q_ROWS], plan[q + Q_KIND],
+                event_neuron, event_value, e0, e1, state, values, plan[U] + lane,
+                flags, plan[FLAGS] + lane, state[touched],
+            )  # fmt: skip
+        else:
+            synapses, executed, flagged = add_window(
+                narrow, short, plan, plan[q + Q_WINDOW], plan[q + Q_ROWS], plan[q + Q_KIND],
+                event_neuron, event_value, e0, e1, state, values, plan[U] + lane,
+                flags, plan[FLAGS] + lane, state[touched],
+            )  # fmt: skip
+    elif plan[q + Q_WIDE]:
         synapses, executed, flagged = add_rows(
             wide, plan, plan[q + Q_ROWS], plan[q + Q_KIND], short, long, plan[q + Q_LONG],
             event_neuron, event_value, e0, e1, values, plan[U] + lane,
@@ -269,7 +299,7 @@ def _propagate(
         )  # fmt: skip
     state[touched] = flagged
     row = count + plan[p + P_INDEX] * N_COUNTERS
-    state[row + column] += synapses
+    state[row + plan[q + Q_COLUMN]] += synapses
     state[row + EXECUTED] += executed
 
 
@@ -363,8 +393,7 @@ def _deliver(plan: Any, state: Any, values: Any, count: int) -> None:
             for q in range(plan[best + L_PROJECTION], plan[best + L_PROJECTION_END]):
                 _propagate(
                     plan, constants, narrow, short, long, state, values, flags,
-                    event_neuron, event_value, np.int64(0), np.int64(1), q, plan[p + P_COLUMN],
-                    count,
+                    event_neuron, event_value, np.int64(0), np.int64(1), q, count,
                 )  # fmt: skip
         for number in range(first, end):
             line = plan[LINES] + number * W_LINE
