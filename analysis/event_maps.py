@@ -1,4 +1,4 @@
-"""Where a convolutional network works in the picture: events per pixel and channel of each layer."""
+"""Where in the picture a convolutional network works: events per pixel and channel."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def plot_event_maps(
         if values.shape[2] > 1:
             shown += [(f"channel {c}", values[:, :, c]) for c in busiest]
         top = max(float(values.max()), 1e-12)
-        image = None
+        image: Any = None
         for ax in row:
             ax.set_axis_off()
         for ax, (label, cells) in zip(row, shown, strict=False):

@@ -64,6 +64,10 @@ class Engine(ABC):
         self, network: Network, *, n_tables: int = 1, record: bool = False, wide: bool = False
     ) -> None: ...
 
+    def byte_kernel(self) -> Kernel | None:
+        """Return a kernel as `kernel` whose inputs are uint8; None if there is none."""
+        return None
+
     @abstractmethod
     def reset(self) -> None:
         """Start afresh: u at the bias, s at 0, every neuron pending, nothing delayed or counted."""
@@ -235,6 +239,10 @@ class LevelEngine(Engine):
         self.kernel = level_kernel()
         self._n_populations = len(network.populations)
         self._form = form_of(network)
+
+    def byte_kernel(self) -> Kernel:
+        array, values = types.Array(types.int64, 1, "C"), types.Array(types.float64, 1, "C")
+        return _entry(levels.advance, types.Array(types.uint8, 1, "C"), values, array, array)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "kernel"}

@@ -203,6 +203,7 @@ def compile_plan(
     header[f.BLOCKS] = 8 * state.take(-(-int(blocks[-1]) // 8))
     header[f.SUPERS] = 8 * state.take(-(-int(supers[-1]) // 8))
     header[f.OUTPUTS] = state.take(network.n_outputs)
+    header[f.MIRROR] = 8 * state.take(-(-network.n_inputs // 8))
     for number, (level, delay) in enumerate(lines):
         place = at_lines + number * f.W_LINE
         plan[place + f.L_DELAY] = delay
@@ -225,8 +226,7 @@ def compile_plan(
     header[f.LOG_VALUE] = state.take(capacity)
     header[f.LOG_CAPACITY] = capacity
     for number, window in windows.items():
-        pointers, listed = window.scratch()
-        scratch = (state.take(pointers), state.take(listed), state.take(listed))
+        scratch = tuple(state.take(n) for n in window.scratch())
         window.store_window(plan, at_windows[number], scratch)
     watched = {
         level_of[q.target]: k for k, q in enumerate(ordered) if isinstance(q.weights, MaxWindow)

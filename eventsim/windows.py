@@ -24,9 +24,12 @@ DENSE_FILL = 0.25
 DENSE_MEAN = 0.4
 #: Indices of target channels are uint16.
 MAX_CHANNELS = 1 << 16
-#: What finding a window's events costs, against adding one row: events from which on positions
-#: gather them are few enough windows an event (docs/convolution.md).
-GATHER_COST = 0.35
+#: Events from which on positions gather them, as share of the pixels and positions that have to be
+#: looked at.
+GATHER_COST = 0.01
+#: Weights up to which dense rows are float64 although float32 would do: a conversion less for each,
+#: and still they stay at hand.
+WIDE_UP_TO = 1 << 16
 
 
 class WindowRows:
@@ -54,6 +57,8 @@ class WindowRows:
             self._dense = np.ones(self.n_rows, np.bool_)
         else:
             self._dense = (fill >= DENSE_FILL) & (self._row_counts > 0)
+        if self._dense.all() and self._dense.size * self._n <= WIDE_UP_TO:
+            self.wide = True
         self._n_weights = np.where(self._dense, self._n, self._row_counts)
         itemsize = 8 if self.wide else 4
         self.weight_words = -(-int(self._n_weights.sum()) * itemsize // 8)
@@ -78,10 +83,12 @@ class WindowRows:
         """Whether all rows are stored dense."""
         return f.DENSE if self._dense.all() else f.MIXED
 
-    def scratch(self) -> tuple[int, int]:
-        """Words of the state for pointers to events, and for the events of one window."""
-        height, width, channels = self._weights.window.source
-        return height * width + 1, self._weights.window.n_taps * channels
+    def scratch(self) -> tuple[int, int, int, int]:
+        """Words of the state for pointers to events, twice for those of one window, and marks."""
+        window = self._weights.window
+        height, width, channels = window.source
+        listed = window.n_taps * channels
+        return height * width + 1, listed, listed, window.target[0] * window.target[1]
 
     def store(self, plan: Int, table: Int, at_weights: int, at_indices: int, at_masks: int) -> None:
         """Fill the rows table and the rows."""
@@ -113,13 +120,15 @@ class WindowRows:
             if channels.size < self._n:
                 masks[int(table[i, f.R_MASK]) + channels] = 1
 
-    def store_window(self, plan: Int, at: int, scratch: tuple[int, int, int]) -> None:
+    def store_window(self, plan: Int, at: int, scratch: tuple[int, ...]) -> None:
         """Fill the window's block."""
         weights = self._weights
         numbers = geometry(weights)
         plan[at : at + len(GEOMETRY)] = numbers
         plan[at + g.G_WATCH] = isinstance(weights, MaxWindow)
-        plan[at + g.G_POINTERS], plan[at + g.G_PLACE], plan[at + g.G_VALUE] = scratch
+        fields = (g.G_POINTERS, g.G_PLACE, g.G_VALUE, g.G_MARKS)
+        for field, place in zip(fields, scratch, strict=True):
+            plan[at + field] = place
         plan[at + g.G_GATHER] = self._gather_from()
         target_width, n_channels = weights.window.target[1], weights.n_channels
         n_sources = weights.window.source[2]
@@ -146,9 +155,8 @@ class WindowRows:
         if weights.groups > 1 or not self._dense.all():
             return 1 << 62
         height, width = weights.window.source[:2]
-        windows = int(np.prod(weights.window.target)) * weights.window.size[0]
-        reached = max(1.0, weights.window.tap_uses.sum() / (height * width))
-        return max(2, int(GATHER_COST * (windows + 0.25 * height * width) / reached))
+        n_positions = int(np.prod(weights.window.target))
+        return max(2, int(GATHER_COST * (n_positions + height * width)))
 
 
 def _reach(covers: Int, n_sources: int) -> list[list[tuple[int, int]]]:

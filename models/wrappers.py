@@ -172,7 +172,7 @@ def fire_on_reset(env: Env) -> Env:
     """
     import gymnasium as gym
 
-    meanings = getattr(env.unwrapped, "get_action_meanings", list)()
+    meanings: list[str] = getattr(env.unwrapped, "get_action_meanings", list)()
     if len(meanings) < 2 or meanings[1] != "FIRE":
         raise InputError("needs an environment whose action 1 is FIRE", where="FireOnReset")
 

@@ -55,3 +55,29 @@ def test_batches(data: st.DataObject) -> None:
         np.testing.assert_array_equal(got[0][k], single.run(x[k]))
         np.testing.assert_array_equal(got[1][k], single.step(x[k, 0]))
     assert batch.totals.synops >= 0
+
+
+@pytest.mark.parametrize("engine", ["reference", "levels"])
+@given(data=st.data())
+def test_bytes_are_the_numbers_that_they_are(engine: str, data: st.DataObject) -> None:
+    """Bytes and numbers in turn, resets and states in between: as numbers throughout."""
+    network = data.draw(networks(max_threshold=0.5))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    x = rng.integers(0, 256, (8, network.n_inputs), np.uint8)
+    x[rng.random(x.shape) < 0.8] = 7
+    plan = data.draw(st.lists(st.sampled_from("bfrs"), min_size=8, max_size=8))
+    mine, numbers = Simulator(network, engine=engine), Simulator(network, engine=engine)
+    kept = mine.get_state(), numbers.get_state()
+    for row, how in zip(x, plan, strict=True):
+        if how == "r":
+            mine.reset()
+            numbers.reset()
+        elif how == "s":
+            mine.set_state(kept[0])
+            numbers.set_state(kept[1])
+        got = mine.step(row.astype(np.float64) if how == "f" else row)
+        np.testing.assert_array_equal(got, numbers.step(row.astype(np.float64)))
+        np.testing.assert_array_equal(mine.counters.table, numbers.counters.table)
+        if how == "b":
+            kept = mine.get_state(), numbers.get_state()
+    np.testing.assert_array_equal(mine.run(x), numbers.run(x.astype(np.float64)))

@@ -25,7 +25,6 @@ from eventsim.kernels.fields import (
 )
 from eventsim.kernels.jit import kernel
 from eventsim.kernels.window_fields import (
-    E_TAP,
     E_TARGET,
     G_CHANNELS,
     G_COLUMNS,
@@ -34,6 +33,7 @@ from eventsim.kernels.window_fields import (
     G_GATHER,
     G_GROUPS,
     G_HEIGHT,
+    G_MARKS,
     G_PADDING_X,
     G_PADDING_Y,
     G_PLACE,
@@ -128,6 +128,7 @@ def _spread(
     channels, width = plan[window + G_CHANNELS], plan[window + G_WIDTH]
     groups = plan[window + G_GROUPS]
     n, per_group = plan[window + G_TARGET_CHANNELS] // groups, channels // groups
+    masks = plan.view(np.uint8)
     synapses = np.int64(0)
     executed = np.int64(0)
     first = np.int64(-1)
@@ -137,18 +138,22 @@ def _spread(
         if first < 0 or i >= first + channels:
             pixel = i // channels
             first = pixel * channels
-            y = plan[window + G_REACH_Y] + pixel // width
-            x = plan[window + G_REACH_X] + pixel % width
-            y0, y1, x0, x1 = plan[y], plan[y + 1], plan[x], plan[x + 1]
+            y = Unsigned(plan[window + G_REACH_Y] + pixel // width)
+            x = Unsigned(plan[window + G_REACH_X] + pixel % width)
+            y0, y1 = plan[y], plan[y + Unsigned(1)]
+            x0, x1 = plan[x], plan[x + Unsigned(1)]
         channel = i - first
         group = np.int64(0) if groups == 1 else n * (channel // per_group)
         for a in range(y0, y1, W_ENTRY):
-            tap_y, to_y = plan[a + E_TAP] + channel, plan[a + E_TARGET] + group
+            tap_y = plan[Unsigned(a)] + channel
+            to_y = plan[Unsigned(a) + Unsigned(E_TARGET)] + group
             for b in range(x0, x1, W_ENTRY):
-                row = Unsigned(rows + W_ROW * (tap_y + plan[b + E_TAP]))
-                to = to_y + plan[b + E_TARGET]
-                at, flag = Unsigned(u0 + to), Unsigned(f0 + to)
+                row = Unsigned(rows + W_ROW * (tap_y + plan[Unsigned(b)]))
                 count = plan[row + Unsigned(R_COUNT)]
+                if count == 0:
+                    continue
+                to = to_y + plan[Unsigned(b) + Unsigned(E_TARGET)]
+                at, flag = Unsigned(u0 + to), Unsigned(f0 + to)
                 r = Unsigned(plan[row + Unsigned(R_WEIGHT)])
                 index = plan[row + Unsigned(R_INDEX)]
                 synapses += count
@@ -171,7 +176,6 @@ def _spread(
                         flags[flag + Unsigned(k)] = 1
                 else:
                     mask = Unsigned(plan[row + Unsigned(R_MASK)])
-                    masks = plan.view(np.uint8)
                     for k in range(n):
                         flags[flag + Unsigned(k)] |= masks[mask + Unsigned(k)]
     return synapses, executed
@@ -201,12 +205,17 @@ def _gather(
     step, skip = plan[window + G_DILATION_Y], plan[window + G_DILATION_X]
     pointers, place = plan[window + G_POINTERS], plan[window + G_PLACE]
     listed, weights = plan[window + G_VALUE], plan[rows + R_WEIGHT]
-    _point(state, pointers, height * width, channels, neuron, e0, e1)
+    marks, target_width = plan[window + G_MARKS], plan[window + G_TARGET_WIDTH]
+    _point(plan, window, state, pointers, marks, height * width, channels, neuron, e0, e1)
     synapses = np.int64(0)
     executed = np.int64(0)
     for target_y in range(plan[window + G_TARGET_HEIGHT]):
         y0 = target_y * plan[window + G_STRIDE_Y] - plan[window + G_PADDING_Y]
-        for target_x in range(plan[window + G_TARGET_WIDTH]):
+        for target_x in range(target_width):
+            mark = Unsigned(marks + target_y * target_width + target_x)
+            if state[mark] == 0:
+                continue
+            state[mark] = 0
             x0 = target_x * plan[window + G_STRIDE_X] - plan[window + G_PADDING_X]
             m = 0
             for row in range(n_rows):
@@ -219,10 +228,11 @@ def _gather(
                     a = state[pixels + min(max(x0, 0), width)]
                     b = state[pixels + min(max(x0 + n_columns, 0), width)]
                     shift = row * n_columns * channels - (y * width + x0) * channels
-                    for e in range(a, b):
-                        state[Unsigned(place + m)] = neuron[Unsigned(e)] + shift
-                        values[Unsigned(listed + m)] = value[Unsigned(e)]
-                        m += 1
+                    if a < b:
+                        for e in range(a, b):
+                            state[Unsigned(place + m)] = neuron[Unsigned(e)] + shift
+                            values[Unsigned(listed + m)] = value[Unsigned(e)]
+                            m += 1
                     continue
                 for column in range(n_columns):
                     x = x0 + column * skip
@@ -235,7 +245,7 @@ def _gather(
                         m += 1
             if m == 0:
                 continue
-            to = (target_y * plan[window + G_TARGET_WIDTH] + target_x) * n
+            to = (target_y * target_width + target_x) * n
             _sum(w, weights, state, place, values, listed, m, u0 + to, n)
             executed += m * n
             synapses += _flag(plan, rows, state, place, m, flags, f0 + to, n, touched)
@@ -244,16 +254,36 @@ def _gather(
 
 @kernel
 def _point(
-    state: Any, pointers: int, n_pixels: int, channels: int, neuron: Any, e0: int, e1: int
+    plan: Any,
+    window: int,
+    state: Any,
+    pointers: int,
+    marks: int,
+    n_pixels: int,
+    channels: int,
+    neuron: Any,
+    e0: int,
+    e1: int,
 ) -> None:
-    """Set the first event of each pixel, and one end more."""
+    """Set the first event of each pixel, and one end more; mark the positions they reach."""
+    width, target_channels = plan[window + G_WIDTH], plan[window + G_TARGET_CHANNELS]
     pixel = np.int64(0)
     first = np.int64(0)
     for e in range(e0, e1):
+        if neuron[Unsigned(e)] < first:
+            continue  # of the same pixel
         while neuron[Unsigned(e)] >= first:
             state[Unsigned(pointers + pixel)] = e
             pixel += 1
             first += channels
+        y = Unsigned(plan[window + G_REACH_Y] + (pixel - 1) // width)
+        x = Unsigned(plan[window + G_REACH_X] + (pixel - 1) % width)
+        x0, x1 = plan[x], plan[x + Unsigned(1)]
+        for a in range(plan[y], plan[y + Unsigned(1)], W_ENTRY):
+            to_y = plan[Unsigned(a) + Unsigned(E_TARGET)]
+            for b in range(x0, x1, W_ENTRY):
+                to = to_y + plan[Unsigned(b) + Unsigned(E_TARGET)]
+                state[Unsigned(marks + to // target_channels)] = 1
     for k in range(pixel, n_pixels + 1):
         state[Unsigned(pointers + k)] = e1
 

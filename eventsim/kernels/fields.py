@@ -28,6 +28,7 @@ A population's neurons stand in *lanes*: contiguous, padded to a multiple of `PA
     BLOCKS,  # byte place; one byte for 64 lanes of a large population
     SUPERS,  # byte place; one byte for 64 blocks of a large population
     OUTPUTS,
+    MIRROR,  # byte place: the inputs of the last step, if they were bytes
     KEPT,  # what comes before this place in the state is a snapshot
     TOTALS,
     TABLES,
@@ -42,7 +43,7 @@ A population's neurons stand in *lanes*: contiguous, padded to a multiple of `PA
     LOG_CAPACITY,
     SPREAD,  # in the plan: 256 words, each byte of word k is a bit of k
     W_HEADER,
-) = range(32)
+) = range(33)
 
 # A population in level order.
 (
@@ -111,8 +112,9 @@ MIXED, DENSE, FULL = range(3)
     LAST,  # place of the last step's counters, 0 after a reset
     STATUS,  # of the last call that advanced several states
     SINK,  # takes what is read only to have it at hand
+    MIRRORED,  # 1 if the last step's inputs were bytes
     W_STATE,
-) = range(8)
+) = range(9)
 
 NONE, SOME, ALL = range(3)
 PAD = 16

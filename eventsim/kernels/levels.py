@@ -38,6 +38,8 @@ from eventsim.kernels.fields import (
     LOG_NEURON,
     LOG_STEP,
     LOG_VALUE,
+    MIRROR,
+    MIRRORED,
     N_INPUTS,
     N_LINES,
     N_LOGGED,
@@ -111,7 +113,7 @@ def advance(inputs: Any, outputs: Any, plan: Any, state: Any) -> int:
 
     Parameters
     ----------
-    inputs : float64 array of shape (T * n_inputs,)
+    inputs : float64 or uint8 array of shape (T * n_inputs,)
     outputs : float64 array of shape (T * n_outputs,)
         Filled with f(u) of the output neurons.
     plan, state : int64 arrays
@@ -132,7 +134,8 @@ def advance(inputs: Any, outputs: Any, plan: Any, state: Any) -> int:
         state[DONE] = t
         if capacity > 0 and capacity - state[N_LOGGED] < plan[N_NEURONS]:
             return BUFFER_FULL
-        if not _finite(inputs, x0, n_inputs):
+        # The size of an item is known when this is compiled: bytes are finite.
+        if inputs.itemsize > 1 and not _finite(inputs, x0, n_inputs):
             for k in range(n_inputs):
                 if not abs(inputs[x0 + k]) <= _LARGEST:
                     state[DETAIL] = k
@@ -143,6 +146,7 @@ def advance(inputs: Any, outputs: Any, plan: Any, state: Any) -> int:
         if plan[N_LINES] > 0:
             _deliver(plan, state, values, count)
         failed = _levels(inputs, x0, plan, state, values, count)
+        state[MIRRORED] = inputs.itemsize == 1
         if failed >= 0:
             state[DETAIL] = failed
             return NONFINITE_STATE
@@ -201,7 +205,7 @@ def _levels(inputs: Any, x0: int, plan: Any, state: Any, values: Any, count: int
         p = plan[POPULATIONS] + level * W_POPULATION
         row = count + plan[p + P_INDEX] * N_COUNTERS
         if plan[p + P_INPUT] >= 0:
-            n_events = _compare(inputs, x0, plan, state, values, constants, level, row)
+            n_events = _compare(inputs, x0, plan, state, values, constants, flags, level, row)
         elif state[plan[TOUCHED] + level] == NONE:
             continue
         else:
@@ -305,20 +309,44 @@ def _propagate(
 
 @kernel
 def _compare(
-    inputs: Any, x0: int, plan: Any, state: Any, values: Any, constants: Any, level: int, row: int
+    inputs: Any,
+    x0: int,
+    plan: Any,
+    state: Any,
+    values: Any,
+    constants: Any,
+    flags: Any,
+    level: int,
+    row: int,
 ) -> int:
-    """Take over the inputs that changed; list and return the events of the population."""
+    """Take over the inputs that changed; list and return the events of the population.
+
+    Bytes are compared with those of the step before, so that a picture of which nothing changes is
+    read once and no neuron's state with it.
+    """
     p = plan[POPULATIONS] + level * W_POPULATION
     n, lane, output = plan[p + P_SIZE], plan[p + P_LANE], plan[p + P_OUTPUT]
     u0, s0, theta = plan[U] + lane, plan[S] + lane, plan[THRESHOLD] + lane
     x0 += plan[p + P_INPUT]
+    mirror = plan[MIRROR] + plan[p + P_INPUT]
+    mirrored = inputs.itemsize == 1 and state[MIRRORED] == 1
     neuron, value = plan[EVENT_NEURON], plan[EVENT_VALUE]
     first = state[plan[TOUCHED] + level] == ALL
     n_events = 0
     n_changed = 0
     for b in range(0, n, BLOCK):
         end = min(b + BLOCK, n)
-        if end - b > 16:
+        if inputs.itemsize == 1:
+            differ = int(first) | int(not mirrored)
+            for k in range(b, end):
+                j = Unsigned(k)
+                differ |= int(inputs[Unsigned(x0) + j]) ^ int(flags[Unsigned(mirror) + j])
+            if differ == 0:
+                continue
+            for k in range(b, end):
+                j = Unsigned(k)
+                flags[Unsigned(mirror) + j] = np.uint8(inputs[Unsigned(x0) + j])
+        elif end - b > 16:
             changed = int(first)
             for k in range(b, end):
                 changed |= inputs[Unsigned(x0 + k)] != values[Unsigned(u0 + k)]
@@ -326,7 +354,7 @@ def _compare(
                 continue
         for k in range(b, end):
             j = Unsigned(k)
-            x, u = inputs[Unsigned(x0) + j], values[Unsigned(u0) + j]
+            x, u = np.float64(inputs[Unsigned(x0) + j]), values[Unsigned(u0) + j]
             changed = int((x != u) | first)
             n_changed += changed
             # 0.0 and -0.0 are equal, so the old one stays.

@@ -26,8 +26,9 @@ The first numbers are those of `eventsim.convolution.GEOMETRY`.
     G_POINTERS,  # in the state: first event of each source pixel, one more than pixels
     G_PLACE,  # in the state: rows that one window meets
     G_VALUE,  # in the state: and their values
+    G_MARKS,  # in the state: 1 for each target position that an event reaches
     W_WINDOW,
-) = range(23)
+) = range(24)
 
 # An entry of a source row (column): a tap that reaches it, and the target row (column) behind it.
 (
