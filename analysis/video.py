@@ -173,6 +173,7 @@ class _Panel:
         self.cells = np.zeros(self.height * self.width)
         self.exists = np.arange(self.cells.size) < self.size // self.channels
         self.events = 0
+        self.sends = True
 
     def clear(self) -> None:
         self.cells[:] = 0.0
@@ -208,6 +209,8 @@ def _layout(network: Network) -> list[_Panel]:
     for population in network.populations:
         panel = _Panel(population, 1)
         panel.scale = max(1, min(24, room // max(panel.height, panel.width // 2)))
+        # What sends nothing has nothing to show.
+        panel.sends = bool(network.outgoing(population.name))
         panels.append(panel)
     return panels
 
@@ -222,6 +225,7 @@ def _compose(picture: Bytes, panels: list[_Panel], number: int) -> Image.Image:
         Image.Resampling.NEAREST if zoom >= 1.0 else Image.Resampling.LANCZOS,
     )
     font, small = _fonts()
+    panels = [panel for panel in panels if panel.sends]
     places, right, bottom = _place(panels, game.width + 2 * _PAD, font)
     # An MP4 has even sides.
     size = (right + right % 2, max(bottom, _HEIGHT + 2 * _PAD + _LABEL) // 2 * 2)
@@ -231,11 +235,10 @@ def _compose(picture: Bytes, panels: list[_Panel], number: int) -> Image.Image:
     draw.text((_PAD, _PAD), f"step {number}", _INK, font)
     draw.text((_PAD, _PAD + 16), "blue: value grew, orange: it fell", _FAINT, small)
     for panel, (x, y) in zip(panels, places, strict=True):
-        channels = f" x {panel.channels}" if panel.channels > 1 else ""
         draw.text((x, y), f"{panel.name}", _INK, font)
         draw.text(
             (x, y + 16),
-            f"{panel.events:,} of {panel.size:,} events{channels and ''}",
+            f"{panel.events:,} of {panel.size:,} events",
             _FAINT,
             small,
         )

@@ -2,9 +2,9 @@
 
     python -m tests.drift_conv --steps 100000 --out docs/benchmarks/drift_conv.json
 
-The NatureCNN with random weights sees frames of random play, again and again, at threshold 0. At ten
-points of the run the activations of every layer are compared with the dense forward pass, relative
-to the layer's largest pre-activation |u|, and the memory of the process is read.
+The NatureCNN with random weights sees frames of random play, again and again, at threshold 0. At
+ten points of the run the activations of every layer are compared with the dense forward pass,
+relative to the layer's largest pre-activation |u|, and the memory of the process is read.
 """
 
 from __future__ import annotations
