@@ -80,14 +80,16 @@ class WindowRows:
         )
 
     def kind(self, transmits: NDArray[np.bool_]) -> int:
-        """Whether all rows are stored dense."""
-        return f.DENSE if self._dense.all() else f.MIXED
+        """Whether all rows are stored dense, and all of their synapses survive."""
+        if not self._dense.all():
+            return f.MIXED
+        return f.FULL if (self._row_counts == self._n).all() else f.DENSE
 
     def scratch(self) -> tuple[int, int, int, int]:
         """Words of the state for pointers to events, twice for those of one window, and marks."""
         window = self._weights.window
         height, width, channels = window.source
-        listed = window.n_taps * channels
+        listed = window.n_taps * channels + 8  # the last pass may be filled up
         return height * width + 1, listed, listed, window.target[0] * window.target[1]
 
     def store(self, plan: Int, table: Int, at_weights: int, at_indices: int, at_masks: int) -> None:

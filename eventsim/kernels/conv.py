@@ -15,6 +15,7 @@ import numpy as np
 
 from eventsim.kernels.fields import (
     ALL,
+    FULL,
     MIXED,
     R_COUNT,
     R_INDEX,
@@ -98,7 +99,21 @@ def add_window(
         executed = synapses
     elif kind != MIXED and e1 - e0 >= plan[window + G_GATHER]:
         synapses, executed = _gather(
-            w, plan, window, rows, neuron, value, e0, e1, state, values, u0, flags, f0, touched
+            w,
+            plan,
+            window,
+            rows,
+            kind,
+            neuron,
+            value,
+            e0,
+            e1,
+            state,
+            values,
+            u0,
+            flags,
+            f0,
+            touched,
         )
     else:
         synapses, executed = _spread(
@@ -129,10 +144,10 @@ def _spread(
     groups = plan[window + G_GROUPS]
     n, per_group = plan[window + G_TARGET_CHANNELS] // groups, channels // groups
     masks = plan.view(np.uint8)
-    synapses = np.int64(0)
-    executed = np.int64(0)
-    first = np.int64(-1)
-    y0 = y1 = x0 = x1 = np.int64(0)
+    synapses = 0
+    executed = 0
+    first = -1
+    y0 = y1 = x0 = x1 = 0
     for e in range(e0, e1):
         i, d = neuron[Unsigned(e)], value[Unsigned(e)]
         if first < 0 or i >= first + channels:
@@ -143,7 +158,7 @@ def _spread(
             y0, y1 = plan[y], plan[y + Unsigned(1)]
             x0, x1 = plan[x], plan[x + Unsigned(1)]
         channel = i - first
-        group = np.int64(0) if groups == 1 else n * (channel // per_group)
+        group = 0 if groups == 1 else n * (channel // per_group)
         for a in range(y0, y1, W_ENTRY):
             tap_y = plan[Unsigned(a)] + channel
             to_y = plan[Unsigned(a) + Unsigned(E_TARGET)] + group
@@ -187,6 +202,7 @@ def _gather(
     plan: Any,
     window: int,
     rows: int,
+    kind: int,
     neuron: Any,
     value: Any,
     e0: int,
@@ -207,8 +223,8 @@ def _gather(
     listed, weights = plan[window + G_VALUE], plan[rows + R_WEIGHT]
     marks, target_width = plan[window + G_MARKS], plan[window + G_TARGET_WIDTH]
     _point(plan, window, state, pointers, marks, height * width, channels, neuron, e0, e1)
-    synapses = np.int64(0)
-    executed = np.int64(0)
+    synapses = 0
+    executed = 0
     for target_y in range(plan[window + G_TARGET_HEIGHT]):
         y0 = target_y * plan[window + G_STRIDE_Y] - plan[window + G_PADDING_Y]
         for target_x in range(target_width):
@@ -246,9 +262,21 @@ def _gather(
             if m == 0:
                 continue
             to = (target_y * target_width + target_x) * n
-            _sum(w, weights, state, place, values, listed, m, u0 + to, n)
             executed += m * n
-            synapses += _flag(plan, rows, state, place, m, flags, f0 + to, n, touched)
+            if kind == FULL:
+                synapses += m * n
+                if touched != ALL:
+                    for k in range(n):
+                        flags[Unsigned(f0 + to) + Unsigned(k)] = 1
+            else:
+                synapses += _flag(plan, rows, state, place, m, flags, f0 + to, n, touched)
+            # Rows times 0 fill the last pass: u is never -0.0, so it stays as it is.
+            rest = m & 7
+            fill = 0 if rest == 0 else (8 if rest > 4 else 4) - rest
+            for k in range(m, m + fill):
+                state[Unsigned(place + k)] = state[Unsigned(place)]
+                values[Unsigned(listed + k)] = 0.0
+            _sum(w, weights, state, place, values, listed, m + fill, u0 + to, n)
     return synapses, executed
 
 
@@ -267,8 +295,8 @@ def _point(
 ) -> None:
     """Set the first event of each pixel, and one end more; mark the positions they reach."""
     width, target_channels = plan[window + G_WIDTH], plan[window + G_TARGET_CHANNELS]
-    pixel = np.int64(0)
-    first = np.int64(0)
+    pixel = 0
+    first = 0
     for e in range(e0, e1):
         if neuron[Unsigned(e)] < first:
             continue  # of the same pixel
@@ -300,7 +328,7 @@ def _sum(
     u0: int,
     n: int,
 ) -> None:
-    """Add the m rows listed to the n accumulators from u0, eight rows a pass."""
+    """Add the m rows listed, a multiple of 4, to the n accumulators from u0, eight rows a pass."""
     base = Unsigned(u0)
     e = 0
     while e + 8 <= m:
@@ -340,14 +368,6 @@ def _sum(
             total = total + w[r1 + j] * d1
             total = total + w[r2 + j] * d2
             values[base + j] = total + w[r3 + j] * d3
-        e += 4
-    while e < m:
-        r0 = Unsigned(weights + n * state[place + e])
-        d0 = values[listed + e]
-        for k in range(n):
-            j = Unsigned(k)
-            values[base + j] += w[r0 + j] * d0
-        e += 1
 
 
 @kernel
@@ -365,7 +385,7 @@ def _flag(
     """Flag the targets of the m rows listed, and return how many synapses these have."""
     masks = plan.view(np.uint8)
     flag = Unsigned(f0)
-    synapses = np.int64(0)
+    synapses = 0
     full = False
     for e in range(m):
         row = Unsigned(rows + W_ROW * state[place + e])
@@ -390,7 +410,7 @@ def _watch(
 ) -> int:
     """Flag the targets whose window holds an event; how many pairs of both there are."""
     channels, width = plan[window + G_CHANNELS], plan[window + G_WIDTH]
-    synapses = np.int64(0)
+    synapses = 0
     for e in range(e0, e1):
         pixel, channel = neuron[e] // channels, neuron[e] % channels
         y = plan[window + G_REACH_Y] + pixel // width
