@@ -166,9 +166,10 @@ class _Opened:
         names = ["episode", "step", "population", "neuron", "value"]
         if isinstance(self.run, Trace):
             return self.run.events.to_numpy(names)
-        if self.run.events is None:
+        events = self.run.events
+        if events is None:
             raise InputError("the events of this run were not recorded; use record_events=True")
-        return {name: self.run.events[name] for name in names}
+        return {name: events[name] for name in names}
 
 
 def _open(run: Source) -> _Opened:
@@ -176,7 +177,7 @@ def _open(run: Source) -> _Opened:
         run = Trace(run)
     if isinstance(run, Trace):
         names, sizes = run.populations, tuple(int(n) for n in run.sizes)
-        data, seconds = run.data or {}, run.step_seconds
+        data, seconds = run.data or run.started or {}, run.step_seconds
     else:
         names = tuple(p.name for p in run.network.populations)
         sizes = tuple(p.size for p in run.network.populations)

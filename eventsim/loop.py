@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from eventsim.errors import InputError
 from eventsim.models import rollout
 from eventsim.progress import EpisodeBar
+from eventsim.recording import EVENT_COLUMNS
+from eventsim.records import Records
 from eventsim.result import StepCounters
+from eventsim.run_recording import RunRecorder
 from eventsim.simulator import Simulator
 from eventsim.trace import CounterRecorder, EventRecorder, Hook
 
@@ -125,14 +128,14 @@ class Recording(Player):
         policy: Policy,
         carry_state: bool,
         hooks: Sequence[Hook],
-        record_events: bool,
+        events: EventRecorder | RunRecorder | None,
         engine: str,
         seconds: float | None,
     ) -> None:
         self.policy = policy
         self.network: Network = policy.network
         self._counters = CounterRecorder()
-        self._events = EventRecorder() if record_events else None
+        self._events = events
         own = [self._counters] if self._events is None else [self._counters, self._events]
         dt = 1.0 if seconds is None else seconds
         super().__init__(policy.session(hooks=(*own, *hooks), engine=engine, dt=dt), carry_state)
@@ -159,12 +162,16 @@ class Recording(Player):
             if self._twin is not None:
                 self._twin.reset()
         self._starts.append(self.n_steps)
+        if isinstance(self._events, RunRecorder):
+            self._events.begin_episode()
 
     def step(self, reward: float) -> None:
         """Count a complete step."""
         if self._twin is not None:
             self._twin.step(self.session.inputs)
             self._twin_synops.append(self._twin.counters.synops)
+        if isinstance(self._events, RunRecorder):
+            self._events.commit(reward)
         self._rewards.append(reward)
 
     def first_steps(self) -> NDArray[np.bool_]:
@@ -190,10 +197,14 @@ class Recording(Player):
         """MACs and ACs of the same steps with every threshold at 0."""
         return synops if self._twin is None else sum(self._twin_synops[: self.n_steps])
 
-    def events(self) -> dict[str, NDArray[Any]] | None:
+    def events(self, counters: StepCounters) -> dict[str, NDArray[Any]] | Records | None:
         """Events of the steps that count, numbered by episode and step inside it."""
         if self._events is None:
             return None
+        if isinstance(self._events, RunRecorder):
+            n_events = int(counters.events.sum())
+            path = self._events.gather(n_events)
+            return Records((path,), counters.populations, EVENT_COLUMNS, n_events)
         arrays = self._events.to_arrays()
         # The recorder counts resets, also the ones made before the first episode.
         resets = np.array(self._resets, np.int64)

@@ -17,6 +17,9 @@ from eventsim import tables
 from eventsim.errors import InputError, UnknownNameError
 from eventsim.kernels.status import ACS, EVALUATIONS, EVENTS, MACS
 from eventsim.output import Coded, prepare_folder, write_atomically, write_parquet, write_text
+from eventsim.recording import EVENT_COLUMNS
+from eventsim.records import Records
+from eventsim.run_recording import clear_parts, gather, save_network
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +33,7 @@ Float = NDArray[np.float64]
 SCHEMA = "eventsim-run/1"
 
 #: What `Run.save` writes; events and raster only if events were recorded.
-FILES = ("run.json", "counters.parquet", "events.parquet", "raster.png")
+FILES = ("run.json", "network.safetensors", "counters.parquet", "events.parquet", "raster.png")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,16 +96,27 @@ class Run:
     counters : StepCounters
     joules : dict of str to float64 array of shape (steps, P)
         Dynamic joules of each device; NaN where the work has no price.
-    events : dict of str to array, or None
-        ``episode``, ``step``, ``time`` (seconds since the reset), ``population`` (index into
-        ``network.populations``), ``neuron`` and ``value``; None if they were not recorded.
+    recorded : dict of str to array, Records, or None
+        The events: in memory, or in the folder that the run was written to.
     """
 
     data: dict[str, Any] = field(repr=False)
     network: Network = field(repr=False)
     counters: StepCounters = field(repr=False)
     joules: Mapping[str, Float] = field(repr=False)
-    events: dict[str, NDArray[Any]] | None = field(repr=False)
+    recorded: dict[str, NDArray[Any]] | Records | None = field(repr=False)
+
+    @property
+    def events(self) -> dict[str, NDArray[Any]] | None:
+        """All events; None if they were not recorded.
+
+        ``episode``, ``step``, ``time`` (seconds since the reset), ``population`` (index into
+        ``network.populations``), ``neuron`` and ``value``. Those of a run with a folder are read
+        from it each time; ``recorded.select`` and ``recorded.chunks`` read fewer.
+        """
+        if isinstance(self.recorded, Records):
+            return self.recorded.to_numpy(EVENT_COLUMNS)
+        return self.recorded
 
     def __repr__(self) -> str:
         reduction = tables.factor(self.total["reduction"])
@@ -211,7 +225,9 @@ class Run:
         """
         from eventsim.analysis.raster import raster
 
-        events, counters = self._recorded_events(), self.counters
+        counters = self.counters
+        if self.recorded is None:
+            raise _not_recorded()
         rewards = counters.reward[counters.episode == episode]
         n_steps = min(rewards.size, max_steps)
         if n_steps < 1:
@@ -223,8 +239,13 @@ class Run:
         title = f"{Path(self.data['policy']).name} in {self.data['env']}: episode {episode + 1}"
         if n_steps < rewards.size:
             title += f", the first {n_steps} of {rewards.size} steps"
-        chosen = (events["episode"] == episode) & (events["step"] < n_steps)
-        shown = {name: events[name][chosen] for name in ("step", "population", "neuron", "value")}
+        names = ("step", "population", "neuron", "value")
+        if isinstance(self.recorded, Records):
+            shown = self.recorded.select(episode=episode, steps=(0, n_steps)).to_numpy(names)
+        else:
+            events = self.recorded
+            chosen = (events["episode"] == episode) & (events["step"] < n_steps)
+            shown = {name: events[name][chosen] for name in names}
         options = {"rewards": rewards[:n_steps], "title": title, **options}
         return raster(shown, self.network, steps=n_steps, ax=ax, **options)
 
@@ -236,8 +257,10 @@ class Run:
             figure.savefig(path)
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write run.json and counters.parquet; with recorded events, events.parquet and raster.png.
+        """Write the figures, the network and the arrays, as docs/cli.md lists them.
 
+        events.parquet and raster.png are there if events were recorded, network.safetensors if
+        all of the network has a stored form.
         Every file is written under a temporary name and then renamed, run.json last. Files that
         an earlier run left under these names are replaced.
 
@@ -255,7 +278,14 @@ class Run:
         writers: dict[str, Callable[[Path], None]] = {
             "counters.parquet": lambda path: write_parquet(path, self._counter_columns())
         }
-        if self.events is not None:
+        if isinstance(self.recorded, Records):
+            paths = self.recorded.paths
+            # Those of the run's own folder are already there.
+            if [path.resolve() for path in paths] != [(target / "events.parquet").resolve()]:
+                names = self.counters.populations
+                writers["events.parquet"] = lambda path: gather(paths, path, names)
+            writers["raster.png"] = self._write_raster
+        elif self.recorded is not None:
             writers["events.parquet"] = lambda path: write_parquet(path, self._event_columns())
             writers["raster.png"] = self._write_raster
         else:
@@ -263,9 +293,11 @@ class Run:
             for name in ("events.parquet", "raster.png"):
                 (target / name).unlink(missing_ok=True)
         writers["run.json"] = lambda path: write_text(path, self.to_json())
+        save_network(target, self.network)
         for name, write in writers.items():
             write_atomically(target / name, write)
-        return [target / name for name in writers]
+        clear_parts(target)
+        return [target / name for name in FILES if (target / name).is_file()]
 
     def _counter_columns(self) -> dict[str, NDArray[Any] | Coded]:
         """Columns of counters.parquet: a row per step and population."""
@@ -275,6 +307,7 @@ class Run:
             "episode": np.repeat(counters.episode, n_populations),
             "step": np.repeat(counters.step, n_populations),
             "population": Coded(np.tile(np.arange(n_populations), n_steps), counters.populations),
+            "reward": np.repeat(counters.reward, n_populations),
         }
         for name in ("evaluations", "events", "macs", "acs"):
             columns[name] = getattr(counters, name).reshape(-1)
@@ -288,15 +321,18 @@ class Run:
         return {**events, "population": Coded(events["population"], self.counters.populations)}
 
     def _recorded_events(self) -> dict[str, NDArray[Any]]:
-        if self.events is None:
-            raise InputError(
-                "the events of this run were not recorded; run with record_events=True"
-            )
-        return self.events
+        events = self.events
+        if events is None:
+            raise _not_recorded()
+        return events
 
     def _repr_html_(self) -> str:
         parts = [table.to_html() for table in tables.all_tables(self.data)]
         return f"<div><p><b>{html.escape(tables.heading(self.data))}</b></p>{''.join(parts)}</div>"
+
+
+def _not_recorded() -> InputError:
+    return InputError("the events of this run were not recorded; run with record_events=True")
 
 
 def _dataframe(columns: Mapping[str, NDArray[Any] | Coded]) -> pd.DataFrame:

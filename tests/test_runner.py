@@ -24,7 +24,7 @@ from eventsim.errors import (
 )
 from eventsim.models import rollout
 from eventsim.network import Network
-from eventsim.result import Run
+from eventsim.result import FILES, Run
 from eventsim.simulator import Simulator
 from eventsim.trace import Counters, EventRecorder, Hook
 from tests.run_schema import SCHEMA, validate
@@ -353,15 +353,16 @@ def test_files(tmp_path: Path) -> None:
 
     folder = tmp_path / "new" / "folder"
     run = scripted(out=folder)
-    names = {"run.json", "counters.parquet", "events.parquet", "raster.png"}
+    names = set(FILES)
     assert {path.name for path in folder.iterdir()} == names
     assert json.loads((folder / "run.json").read_text(encoding="utf-8")) == run.to_dict()
     assert (folder / "raster.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     counters = pd.read_parquet(folder / "counters.parquet")
     pd.testing.assert_frame_equal(counters, run.to_dataframe("counters"))
-    assert list(counters.columns[:7]) == [
-        "episode", "step", "population", "evaluations", "events", "macs", "acs",
+    assert list(counters.columns[:8]) == [
+        "episode", "step", "population", "reward", "evaluations", "events", "macs", "acs",
     ]  # fmt: skip
+    assert counters["reward"].sum() == pytest.approx(3 * run.counters.reward.sum())
     assert len(counters) == 60 * 3
     assert counters.groupby("population", observed=True)["macs"].sum()["hidden1"] == (
         run.counters.macs[:, 1].sum()
@@ -383,7 +384,9 @@ def test_unpriced_work_is_null_in_the_files(tmp_path: Path) -> None:
 def test_without_records_only_the_figures_are_written(tmp_path: Path) -> None:
     scripted(out=tmp_path)
     run = scripted(record_events=False, out=tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "counters.parquet"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "run.json", "network.safetensors", "counters.parquet",
+    }  # fmt: skip
     with pytest.raises(InputError, match="record_events"):
         run.raster()
     with pytest.raises(InputError, match="record_events"):
