@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from eventsim import __version__, summary
+from eventsim import __version__, summary, tables
 from eventsim.analysis import energy
 from eventsim.analysis.figures import figures
 from eventsim.errors import InputError
@@ -62,6 +62,16 @@ class Evaluation:
         """95 % interval of the mean by Student's t; None for fewer than two episodes."""
         interval = summary.t_interval(self.returns)
         return None if interval is None else (interval[0], interval[1])
+
+    def _repr_html_(self) -> str:
+        row = {
+            "return": tables.signed(self.mean),
+            "interval": tables.interval(self.ci95),
+            "std": tables.signed(self.std),
+            "episodes": len(self.returns),
+        }
+        headings = {key: key for key in row} | {"interval": "95 % interval"}
+        return tables.plain_table("Return per episode", headings, [row]).to_html()
 
 
 def evaluate(
