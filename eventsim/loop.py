@@ -51,6 +51,10 @@ def environment(policy: Policy, env: str | Env | None) -> Env:
     return rollout.make_env(env, **(arguments or {}))
 
 
+# Numbers of an action that is kept.
+_LONGEST_ACTION = 32
+
+
 class Worlds:
     """The environments: one for each policy that plays, or the user's own for all of them.
 
@@ -140,6 +144,8 @@ class Recording(Player):
         dt = 1.0 if seconds is None else seconds
         super().__init__(policy.session(hooks=(*own, *hooks), engine=engine, dt=dt), carry_state)
         self._rewards: list[float] = []
+        self._action = np.zeros(0)
+        self._actions: list[NDArray[np.float64]] = []
         self._starts: list[int] = []
         self._resets: list[int] = []  # steps before each reset
         # The same inputs with every threshold at 0: what unchanged values alone save.
@@ -165,13 +171,21 @@ class Recording(Player):
         if isinstance(self._events, RunRecorder):
             self._events.begin_episode()
 
+    def act(self, observation: Any) -> Any:
+        action = super().act(observation)
+        self._action = _numbers(action)
+        return action
+
     def step(self, reward: float) -> None:
         """Count a complete step."""
+        if self._actions and self._action.size != self._actions[0].size:
+            self._action = np.full(self._actions[0].size, np.nan)
         if self._twin is not None:
             self._twin.step(self.session.inputs)
             self._twin_synops.append(self._twin.counters.synops)
         if isinstance(self._events, RunRecorder):
-            self._events.commit(reward)
+            self._events.commit(reward, self._action)
+        self._actions.append(self._action)
         self._rewards.append(reward)
 
     def first_steps(self) -> NDArray[np.bool_]:
@@ -191,6 +205,7 @@ class Recording(Player):
             step=steps - starts[episode],
             reward=np.array(self._rewards, np.float64),
             table=self._counters.table[: self.n_steps],
+            action=np.stack(self._actions[: self.n_steps]) if self.n_steps else None,
         )
 
     def synops_at_zero(self, synops: int) -> int:
@@ -214,6 +229,15 @@ class Recording(Player):
         episode = np.searchsorted(starts, overall, side="right") - 1
         arrays |= {"episode": episode, "step": overall - starts[episode]}
         return {name: array[keep] for name, array in arrays.items()}
+
+
+def _numbers(action: Any) -> NDArray[np.float64]:
+    """Return an action of a few numbers as an array; none for a longer or structured one."""
+    try:
+        found = np.asarray(action, np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        return np.zeros(0)
+    return found if found.size <= _LONGEST_ACTION else np.zeros(0)
 
 
 @dataclass

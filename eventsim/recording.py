@@ -31,7 +31,7 @@ EVENTS, COUNTERS = "events", "counters"
 
 EVENT_COLUMNS = ("episode", "step", "time", "population", "neuron", "value")
 COUNTER_COLUMNS = ("episode", "step", "population", "evaluations", "events", "macs", "acs")
-_FLOATS = ("time", "value", "reward")
+_FLOATS = ("time", "value", "reward", "action")
 
 # What an earlier run may have left in the folder: none of it belongs to the new one.
 _EARLIER = (
@@ -234,7 +234,8 @@ class _Parts:
         self.names = names
         self.n_rows = 0
         self._buffers: dict[str, NDArray[Any]] = {
-            name: np.empty(rows, np.float64 if name in _FLOATS else np.int64) for name in columns
+            name: np.empty(rows, np.float64 if name.startswith(_FLOATS) else np.int64)
+            for name in columns
         }
         self._size = rows
         self._filled = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from eventsim.kernels.status import ACS, EVALUATIONS, EVENTS, MACS
 from eventsim.output import Coded, prepare_folder, write_atomically, write_parquet, write_text
 from eventsim.recording import EVENT_COLUMNS
 from eventsim.records import Records
-from eventsim.run_recording import clear_parts, gather, save_network
+from eventsim.run_recording import action_names, clear_parts, gather, save_network
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +49,8 @@ class StepCounters:
     reward : float64 array of shape (steps,)
     table : int64 array of shape (steps, P, 5)
         Columns as in `eventsim.kernels.status`.
+    action : float64 array of shape (steps, n), or None
+        As the environment got it; n is 0 for an action of more than 32 numbers or with a structure.
     """
 
     populations: tuple[str, ...]
@@ -56,6 +58,7 @@ class StepCounters:
     step: Int
     reward: Float
     table: Int
+    action: Float | None = None
 
     @property
     def evaluations(self) -> Int:
@@ -200,15 +203,24 @@ class Run:
         )
 
     def raster(
-        self, episode: int = 0, max_steps: int = 1000, *, ax: Axes | None = None, **options: Any
+        self,
+        episode: int = 0,
+        max_steps: int = 1000,
+        *,
+        tracks: Sequence[str] = ("reward",),
+        ax: Axes | None = None,
+        **options: Any,
     ) -> Axes:
-        """Draw the events of one episode, layers stacked, reward above.
+        """Draw the events of one episode, layers stacked, with tracks above.
 
         Parameters
         ----------
         episode : int
         max_steps : int
             Only the episode's first steps, where it is longer; the title says so.
+        tracks : sequence of str, optional
+            ``"reward"`` and ``"action"``, which the run has; observations of your own are given
+            as ``observations=``, see below.
         ax : matplotlib.axes.Axes, optional
             Default: axes of a new figure.
         **options
@@ -228,8 +240,8 @@ class Run:
         counters = self.counters
         if self.recorded is None:
             raise _not_recorded()
-        rewards = counters.reward[counters.episode == episode]
-        n_steps = min(rewards.size, max_steps)
+        mine = counters.episode == episode
+        n_steps = min(int(mine.sum()), max_steps)
         if n_steps < 1:
             raise InputError(
                 f"is {episode}; there are {counters.episode[-1] + 1}, from 0, and max_steps is "
@@ -237,8 +249,8 @@ class Run:
                 field="episode",
             )
         title = f"{Path(self.data['policy']).name} in {self.data['env']}: episode {episode + 1}"
-        if n_steps < rewards.size:
-            title += f", the first {n_steps} of {rewards.size} steps"
+        if n_steps < mine.sum():
+            title += f", the first {n_steps} of {mine.sum()} steps"
         names = ("step", "population", "neuron", "value")
         if isinstance(self.recorded, Records):
             shown = self.recorded.select(episode=episode, steps=(0, n_steps)).to_numpy(names)
@@ -246,7 +258,15 @@ class Run:
             events = self.recorded
             chosen = (events["episode"] == episode) & (events["step"] < n_steps)
             shown = {name: events[name][chosen] for name in names}
-        options = {"rewards": rewards[:n_steps], "title": title, **options}
+        known = {"reward": counters.reward, "action": counters.action}
+        above: dict[str, Any] = {}
+        for track in tracks:
+            if track not in known:
+                raise UnknownNameError(f"there is no track {track!r}; use reward or action")
+            values = known[track]
+            if values is not None and values.size:
+                above[f"{track}s"] = values[mine][:n_steps]
+        options = {**above, "title": title, **options}
         return raster(shown, self.network, steps=n_steps, ax=ax, **options)
 
     def _write_raster(self, path: Path) -> None:
@@ -311,6 +331,11 @@ class Run:
         }
         for name in ("evaluations", "events", "macs", "acs"):
             columns[name] = getattr(counters, name).reshape(-1)
+        if counters.action is not None:
+            for name, action in zip(
+                action_names(counters.action.shape[1]), counters.action.T, strict=True
+            ):
+                columns[name] = np.repeat(action, n_populations)
         for device, joules in self.joules.items():
             columns[f"joules_{device}"] = joules.reshape(-1)
         return columns

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eventsim import files
 from eventsim.errors import InputError, UnsupportedError
@@ -39,6 +40,14 @@ FLUSH_SECONDS = 10.0
 
 # Rows of a row group of the file that the parts are gathered in.
 _GROUP = 1 << 20
+
+
+_NO_ACTION = np.zeros(0)
+
+
+def action_names(count: int) -> tuple[str, ...]:
+    """Columns of an action of so many numbers."""
+    return ("action",) if count == 1 else tuple(f"action_{k}" for k in range(count))
 
 
 class RunRecorder(ParquetRecorder):
@@ -102,12 +111,12 @@ class RunRecorder(ParquetRecorder):
         copy = Counters(counters.populations, counters.table.copy(), counters.input_comparisons)
         self._step = step, copy
 
-    def commit(self, reward: float) -> None:
-        """Take the held step, which earned `reward`."""
+    def commit(self, reward: float, action: NDArray[np.float64] = _NO_ACTION) -> None:
+        """Take the held step, in which `action` earned `reward`."""
         if self._step is None:
             raise InputError(f"the recorder of {self.folder} has seen no step")
         if self._events is None:
-            self._start()
+            self._start(action_names(action.size))
         events, counters = self._parts(self._events), self._parts(self._counters)
         step, table = self._step
         if self._fresh:
@@ -126,6 +135,7 @@ class RunRecorder(ParquetRecorder):
                 "population": np.arange(size),
                 **{name: getattr(table, name) for name in COUNTER_COLUMNS[3:]},
                 "reward": reward,
+                **dict(zip(action_names(action.size), action.tolist(), strict=True)),
             },
         )
         self._drop()
@@ -150,10 +160,10 @@ class RunRecorder(ParquetRecorder):
         write_atomically(target, lambda path: gather(parts, path, names, n_events))
         return target
 
-    def _start(self) -> None:
+    def _start(self, actions: tuple[str, ...]) -> None:
         if self._simulator is None:
             raise InputError(f"the recorder of {self.folder} has no simulator")
-        self._prepare(self._simulator, (*COUNTER_COLUMNS, "reward"))
+        self._prepare(self._simulator, (*COUNTER_COLUMNS, "reward", *actions))
         save_network(self.folder, self._simulator.network)
         text = json.dumps({"schema": STARTED_SCHEMA, **self.started}, indent=2) + "\n"
         write_atomically(self.folder / STARTED, lambda path: write_text(path, text))

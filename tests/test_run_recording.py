@@ -58,6 +58,7 @@ def test_a_run_on_disk_is_that_in_memory(at: int | None, carry_state: bool, tmp_
         np.testing.assert_array_equal(run.events[name], column)
         assert run.events[name].dtype == column.dtype
     np.testing.assert_array_equal(run.counters.table, held.counters.table)
+    np.testing.assert_array_equal(run.counters.action, held.counters.action)
     # Nothing else is left, and what is left is the same.
     for folder in ("disk", "memory"):
         assert {path.name for path in (tmp_path / folder).iterdir()} == set(FILES)
@@ -151,6 +152,9 @@ def test_a_killed_run_opens_with_the_figures_of_its_steps(killed: Path) -> None:
     assert cut.events is not None
     for name, column in trace.events.to_numpy().items():
         np.testing.assert_array_equal(column, cut.events[name])
+    counters = trace.counters.to_numpy(["reward", "action"])
+    np.testing.assert_array_equal(counters["reward"], np.repeat(cut.counters.reward, 3))
+    np.testing.assert_array_equal(counters["reward"], counters["action"] + 0.5)
     network = trace.network
     assert network is not None
     assert [p.name for p in network.populations] == ["input", "hidden1", "output"]

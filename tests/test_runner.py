@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventsim import runner, summary
+from eventsim import loop, runner, summary
 from eventsim.analysis.energy import load_profile
 from eventsim.errors import (
     InputError,
@@ -462,6 +462,42 @@ def test_the_raster_shows_one_episode() -> None:
     assert top.get_title(loc="left").endswith("the first 5 of 20 steps")
     with pytest.raises(InputError, match="episode"):
         run.raster(episode=3)
+
+
+def test_actions_are_kept_and_drawn(tmp_path: Path) -> None:
+    run = scripted(out=tmp_path)
+    actions = run.counters.action
+    assert actions is not None
+    # The scripted environment pays half more than the number of the action.
+    np.testing.assert_array_equal(actions[:, 0] + 0.5, run.counters.reward)
+    frame = run.to_dataframe("counters")
+    np.testing.assert_array_equal(frame["action"][::3], actions[:, 0])
+    ax = run.raster(episode=1, tracks=("reward", "action"))
+    assert {child.get_label() for child in ax.child_axes} >= {"reward", "action"}
+    track = next(child for child in ax.child_axes if child.get_label() == "action")
+    drawn = np.asarray(track.lines[0].get_ydata())
+    assert set(np.unique(drawn)) == set(np.unique(actions[20:40]))
+    bare = run.raster(tracks=())
+    assert not {child.get_label() for child in bare.child_axes} & {"reward", "action"}
+    with pytest.raises(UnknownNameError, match="use reward or action"):
+        run.raster(tracks=("score",))
+
+
+@pytest.mark.parametrize(
+    ("action", "kept"),
+    [
+        (1, [1.0]),
+        (np.float32(0.5), [0.5]),
+        (np.array([[0.25, -1.0]]), [0.25, -1.0]),
+        (np.zeros(33), []),
+        ({"a": 1}, []),
+        ((np.zeros(2), np.zeros(3)), []),
+        ("left", []),
+    ],
+    ids=str,
+)
+def test_actions_of_a_few_numbers_are_kept(action: Any, kept: list[float]) -> None:
+    assert loop._numbers(action).tolist() == kept
 
 
 def test_evaluate_measures_returns_alone() -> None:
