@@ -18,6 +18,7 @@ from eventsim.loop import Played, Recording, Worlds, play
 from eventsim.models import rollout
 from eventsim.output import prepare_folder
 from eventsim.progress import EpisodeBar
+from eventsim.recording import ParquetRecorder
 from eventsim.result import SCHEMA, Run
 from eventsim.run_recording import RunRecorder
 from eventsim.trace import EventRecorder, Hook
@@ -214,7 +215,13 @@ def run(
     if step_seconds is not None and not (np.isfinite(step_seconds) and step_seconds > 0.0):
         raise InputError(f"is {step_seconds}; give seconds above 0", field="step_seconds")
     if out is not None:
-        prepare_folder(out)
+        folder = prepare_folder(out).resolve()
+        recorders = [hook.folder.resolve() for hook in hooks if isinstance(hook, ParquetRecorder)]
+        if record_events and folder in recorders:
+            raise InputError(
+                f"two recorders would write to '{out}': leave out the hook, since a run with a "
+                "folder records by itself, or give record_events=False"
+            )
     with Worlds(policy, env, dense) as worlds:
         rollout.check_spaces(policy, worlds.event)
         seconds, source = rollout.step_seconds(worlds.event)

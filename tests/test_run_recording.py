@@ -18,6 +18,7 @@ from eventsim.analysis.figures import run_data
 from eventsim.analysis.report import report
 from eventsim.errors import FileFormatError, InputError
 from eventsim.network import Network
+from eventsim.recording import ParquetRecorder
 from eventsim.records import Records, Trace
 from eventsim.result import FILES, Run
 from eventsim.run_recording import RunRecorder
@@ -40,7 +41,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("at", [None, 1, 19, 20, 33])
+@pytest.mark.parametrize("at", [None, 20, 33])
 @pytest.mark.parametrize("carry_state", [False, True])
 def test_a_run_on_disk_is_that_in_memory(at: int | None, carry_state: bool, tmp_path: Path) -> None:
     def press() -> list[Press]:
@@ -280,6 +281,12 @@ def test_a_kill_at_the_very_end_leaves_a_whole_run(
     assert trace.complete
     assert trace.data == run.to_dict()
     assert len(trace.events) == run.counters.events.sum()
+
+
+def test_one_folder_has_one_recorder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two recorders would write"):
+        scripted(hooks=[ParquetRecorder(tmp_path)], out=tmp_path)
+    scripted(hooks=[ParquetRecorder(tmp_path / "other")], out=tmp_path)
 
 
 def test_a_recorder_is_used_as_it_should(tmp_path: Path) -> None:
