@@ -14,7 +14,6 @@ from eventsim.models.policy import Policy
 if TYPE_CHECKING:
     import gymnasium as gym
 
-    from eventsim.models.pruning import Scope
     from eventsim.result import Run
 
     Env: TypeAlias = gym.Env[Any, Any]
@@ -127,16 +126,7 @@ def evaluate(
 
 
 def calibrate(
-    policy: PolicyLike,
-    env: str | None = None,
-    *,
-    threshold_scale: float,
-    sparsity: float = 0.0,
-    scope: Scope = "global",
-    refit: bool = False,
-    episodes: int = 5,
-    seed: int = 0,
-    progress: bool | None = None,
+    policy: PolicyLike, env: str | None = None, *, threshold_scale: float, **options: Any
 ) -> Policy:
     """Prune a policy, and set its thresholds from what its neurons do in the environment.
 
@@ -146,8 +136,11 @@ def calibrate(
         A policy, or what `load` takes.
     env : str, optional
         Default: the one named in the policy's metadata.
-    threshold_scale, sparsity, scope, refit, episodes, seed, progress
-        As for `eventsim.models.calibration.calibrate`.
+    threshold_scale : float
+        Thresholds in units of each neuron's spread, >= 0.
+    **options
+        Those of `eventsim.models.calibration.calibrate`: ``sparsity``, ``scope``, ``refit``,
+        ``episodes``, ``seed`` and ``progress``.
 
     Returns
     -------
@@ -156,17 +149,8 @@ def calibrate(
     """
     from eventsim.models import calibration
 
-    return calibration.calibrate(
-        _policy(policy, env)[0],
-        env,
-        threshold_scale=threshold_scale,
-        sparsity=sparsity,
-        scope=scope,
-        refit=refit,
-        episodes=episodes,
-        seed=seed,
-        progress=progress,
-    )
+    source, _ = _policy(policy, env)
+    return calibration.calibrate(source, env, threshold_scale=threshold_scale, **options)
 
 
 def prune(policy: PolicyLike, sparsity: float, **options: Any) -> Policy:

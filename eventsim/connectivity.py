@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eventsim.errors import NetworkError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array
 
 WeightArray: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 IndexArray: TypeAlias = NDArray[np.int64]
@@ -94,8 +98,13 @@ class Dense(Connectivity):
     def to_dense(self) -> WeightArray:
         return self.weights
 
+    # float64 once: a cast in every step of the dense pass would be most of the step.
+    @cached_property
+    def _matrix(self) -> NDArray[np.float64]:
+        return self.weights.astype(np.float64, copy=False)
+
     def __matmul__(self, source: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(self.weights.astype(np.float64) @ source, dtype=np.float64)
+        return np.asarray(self._matrix @ source, dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,13 +138,15 @@ class Sparse(Connectivity):
         dense[self.targets, sources] = self.weights
         return dense
 
-    def __matmul__(self, source: NDArray[np.float64]) -> NDArray[np.float64]:
+    @cached_property
+    def _matrix(self) -> csc_array:
         from scipy.sparse import csc_array
 
-        matrix = csc_array(
-            (self.weights.astype(np.float64), self.targets, self.pointers), shape=self.size
-        )
-        return np.asarray(matrix @ source, dtype=np.float64)
+        weights = self.weights.astype(np.float64, copy=False)
+        return csc_array((weights, self.targets, self.pointers), shape=self.size)
+
+    def __matmul__(self, source: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(self._matrix @ source, dtype=np.float64)
 
 
 def connectivity(weights: Any, where: str) -> Connectivity:

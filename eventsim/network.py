@@ -351,6 +351,44 @@ class Network:
         ]
         return replace(self, projections=tuple(projections))
 
+    def __repr__(self) -> str:
+        positions = sum(p.weights.n_positions for p in self.projections)
+        sizes = "-".join(str(p.size) for p in self.populations)
+        name = f" '{self.name}'" if self.name else ""
+        return f"<Network{name}: {sizes} neurons, {self.n_synapses} of {positions} synapses>"
+
+    def _repr_html_(self) -> str:
+        from eventsim import tables
+
+        rows = []
+        for population in self.populations:
+            incoming = self.incoming(population.name)
+            positions = sum(p.weights.n_positions for p in incoming)
+            synapses = sum(p.weights.n_synapses for p in incoming)
+            activation = getattr(population.neuron, "activation", None)
+            rows.append(
+                {
+                    "name": population.name,
+                    "neurons": str(population.size),
+                    "model": f"{type(population.neuron).__name__.lower()} "
+                    f"{getattr(activation, 'name', '')}",
+                    "from": ", ".join(p.source for p in incoming),
+                    "weights": str(positions),
+                    "sparsity": tables.percent(1.0 - synapses / positions if positions else None),
+                    "dense": str(self.dense_macs(population.name)),
+                }
+            )
+        keys = {
+            "name": "population",
+            "neurons": "neurons",
+            "model": "model",
+            "from": "from",
+            "weights": "weights",
+            "sparsity": "connection sparsity",
+            "dense": "dense MACs",
+        }
+        return tables.plain_table(repr(self), keys, rows, left=("name", "model", "from")).to_html()
+
     def to_networkx(self) -> nx.MultiDiGraph:
         """Return the population graph.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eventsim import files
+from eventsim import files, tables
 from eventsim.errors import FileFormatError, InputError, NetworkError, UnsupportedError
 from eventsim.models.decoders import Decoder
 from eventsim.models.encoders import Encoder
@@ -322,6 +322,21 @@ class Policy:
             type(self.decoder).__name__,
         ]
         return f"Policy({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """What it is made of, and what its metadata say in a word."""
+        rows = [
+            {"what": "encoder", "is": f"{self.encoder.operations} operations per step"},
+            {"what": "decoder", "is": type(self.decoder).__name__},
+        ]
+        rows += [
+            {"what": key, "is": str(value)}
+            for key, value in self.metadata.items()
+            if isinstance(value, str | int | float)
+        ]
+        headings = {"what": "part", "is": "value"}
+        about = tables.plain_table(repr(self), headings, rows, left=("what", "is"))
+        return f"<div>{about.to_html()}{self.network._repr_html_()}</div>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and send to other processes without the simulator, which is built on demand."""

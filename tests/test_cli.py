@@ -16,6 +16,7 @@ import pytest
 import eventsim
 from eventsim import cli
 from eventsim.models.policy import Policy
+from eventsim.result import FILES
 from tests.run_schema import validate
 from tests.tiny import cartpole_policy
 
@@ -214,9 +215,7 @@ def test_an_interrupt_keeps_what_was_recorded(call: Call, policy: Path, tmp_path
     assert data["interrupted"]
     assert data["steps"] == 30
     assert "interrupted" in err
-    assert {path.name for path in folder.iterdir()} == {
-        "run.json", "counters.parquet", "events.parquet", "raster.png",
-    }  # fmt: skip
+    assert {path.name for path in folder.iterdir()} == set(FILES)
 
 
 def test_an_interrupt_before_the_first_step(
