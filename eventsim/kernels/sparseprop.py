@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from eventsim.kernels.jit import kernel
-from eventsim.kernels.prefetch import prefetch
+from eventsim.kernels.bits import prefetch
 
 Unsigned = np.uint64
 

@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from eventsim.kernels.bits import BLOCK, below_bits, first_bit, prefetch
 from eventsim.kernels.jit import kernel
-from eventsim.kernels.prefetch import prefetch
 from eventsim.kernels.window_queue import heap_pop, heap_push, order
 
 Unsigned = np.uint64
@@ -90,8 +90,7 @@ N_REALS = 10
 AHEAD = 4
 #: Synapses of a row that are asked for; the processor goes on by itself.
 FETCHED = 256
-#: Neurons that the search for candidates compares at once.
-BLOCK = 64
+NO_BITS = Unsigned(0)
 _LN2 = math.log(2.0)
 
 
@@ -118,13 +117,11 @@ def _below(b: Any, until: Any, keeps: bool, limit: float, keys: Any, ids: Any) -
     found = 0
     start = 0
     while start + BLOCK <= n:
-        some = 0
-        for j in range(BLOCK):
-            some += b[Unsigned(start + j)] < limit
-        if some > 0:
-            for j in range(start, start + BLOCK):
-                ids[Unsigned(found)] = j
-                found += b[Unsigned(j)] < limit
+        bits = below_bits(b, Unsigned(start), limit)
+        while bits != NO_BITS:
+            ids[Unsigned(found)] = start + np.int64(first_bit(bits))
+            found += 1
+            bits &= bits - Unsigned(1)
         start += BLOCK
     for j in range(start, n):
         ids[Unsigned(found)] = j
@@ -158,17 +155,24 @@ def _lowest(b: Any, until: Any, keeps: bool) -> float:
 
 
 @kernel
-def _to_key(time: float, tau: float, numbers: Any) -> float:
-    """Turn seconds into a value of E."""
-    return math.exp(time / tau - numbers[N_FOLDS] * (numbers[N_EXPONENT] * _LN2))
+def to_key(time: float, tau: float, numbers: Any) -> float:
+    """Turn seconds into a value of E: the same bits, but for the power of two, at any time."""
+    powers = time / (tau * _LN2)
+    if not powers < math.inf:
+        return math.inf
+    whole = math.floor(powers)
+    return math.ldexp(
+        math.exp((powers - whole) * _LN2), int(whole) - numbers[N_FOLDS] * numbers[N_EXPONENT]
+    )
 
 
 @kernel
-def _to_seconds(times: Any, start: int, end: int, tau: float, numbers: Any) -> int:
-    """Turn values of E into seconds; the end."""
-    past = numbers[N_FOLDS] * (numbers[N_EXPONENT] * _LN2)
+def to_seconds(times: Any, start: int, end: int, tau: float, numbers: Any) -> int:
+    """Turn values of E into seconds; returns the end."""
+    past = numbers[N_FOLDS] * numbers[N_EXPONENT]
     for s in range(start, end):
-        times[Unsigned(s)] = tau * (math.log(times[Unsigned(s)]) + past)
+        part, exponent = math.frexp(times[Unsigned(s)])
+        times[Unsigned(s)] = tau * (math.log(part) + (exponent + past) * _LN2)
     return end
 
 
@@ -257,12 +261,12 @@ def run(
     status = FULL
     stale_key, stale_id = -1.0, -1
 
-    stop = _to_key(reals[R_STOP], reals[R_TAU], numbers)
-    horizon = _to_key(reals[R_HORIZON], reals[R_TAU], numbers)
+    stop = to_key(reals[R_STOP], reals[R_TAU], numbers)
+    horizon = to_key(reals[R_HORIZON], reals[R_TAU], numbers)
     barrier = min(stop, horizon)
     external_next = math.inf
     if external < numbers[N_EXTERNALS]:
-        external_next = _to_key(external_time[external], reals[R_TAU], numbers)
+        external_next = to_key(external_time[external], reals[R_TAU], numbers)
     delay_next = delay_key[delay_head] if delays > 0 else math.inf
     rest_next = rest_key[rest_head] if rests > 0 else math.inf
     due = min(min(delay_next, rest_next), min(external_next, barrier))
@@ -318,7 +322,7 @@ def run(
                     external += 1
                     external_next = math.inf
                     if external < numbers[N_EXTERNALS]:
-                        external_next = _to_key(external_time[external], reals[R_TAU], numbers)
+                        external_next = to_key(external_time[external], reals[R_TAU], numbers)
                 due = min(min(delay_next, rest_next), min(external_next, barrier))
                 gate = min(due, limit)
                 if row < 0:
@@ -326,7 +330,7 @@ def run(
             else:
                 # The window is empty: the next one begins where it ended.
                 low = limit
-                timed = _to_seconds(spike_time, timed, spikes, reals[R_TAU], numbers)
+                timed = to_seconds(spike_time, timed, spikes, reals[R_TAU], numbers)
                 fold = 2.0 ** -float(numbers[N_EXPONENT])
                 while low * fold >= 1.0:
                     low *= fold
@@ -497,7 +501,7 @@ def run(
                             heaped = heap_push(heap_keys, heap_ids, heaped, value, np.int64(j))
                         else:
                             rescan = True
-    _to_seconds(spike_time, timed, spikes, reals[R_TAU], numbers)
+    to_seconds(spike_time, timed, spikes, reals[R_TAU], numbers)
     reals[R_NOW], reals[R_LIMIT] = now, limit
     numbers[N_PLACE], numbers[N_FOUND], numbers[N_HEAP] = place, found, heaped
     numbers[N_DELAY_HEAD], numbers[N_DELAY] = delay_head, delays

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from eventsim.kernels.bits import BLOCK, fired_bits, first_bit, prefetch
 from eventsim.kernels.jit import kernel
-from eventsim.kernels.prefetch import prefetch
-from eventsim.kernels.window_lif import AHEAD, BLOCK, fetch_row
+from eventsim.kernels.window_lif import AHEAD, NO_BITS, fetch_row
 from eventsim.kernels.window_queue import heap_pop, heap_push, order
 
 Unsigned = np.uint64
@@ -87,15 +87,11 @@ def _below(pairs: Any, cosine: float, sine: float, ids: Any) -> int:
     found = 0
     start = 0
     while start + BLOCK <= n:
-        some = 0
-        for j in range(BLOCK):
-            k = Unsigned(start + j) << one
-            some += pairs[k + one] * cosine - pairs[k] * sine <= 0.0
-        if some > 0:
-            for j in range(start, start + BLOCK):
-                k = Unsigned(j) << one
-                ids[Unsigned(found)] = j
-                found += pairs[k + one] * cosine - pairs[k] * sine <= 0.0
+        bits = fired_bits(pairs, Unsigned(2 * start), cosine, sine)
+        while bits != NO_BITS:
+            ids[Unsigned(found)] = start + np.int64(first_bit(bits))
+            found += 1
+            bits &= bits - Unsigned(1)
         start += BLOCK
     for j in range(start, n):
         k = Unsigned(j) << one
@@ -125,14 +121,14 @@ def _turn(pairs: Any) -> bool:
 
 
 @kernel
-def _to_key(time: float, numbers: Any, reals: Any) -> float:
+def to_key(time: float, numbers: Any, reals: Any) -> float:
     """Turn seconds into an angle of the present frame."""
     return time * reals[R_PACE] - numbers[N_QUARTERS] * _QUARTER
 
 
 @kernel
-def _to_seconds(times: Any, start: int, end: int, numbers: Any, reals: Any) -> int:
-    """Turn angles of the present frame into seconds; the end."""
+def to_seconds(times: Any, start: int, end: int, numbers: Any, reals: Any) -> int:
+    """Turn angles of the present frame into seconds; returns the end."""
     past = numbers[N_QUARTERS] * _QUARTER
     for s in range(start, end):
         times[Unsigned(s)] = (times[Unsigned(s)] + past) / reals[R_PACE]
@@ -213,12 +209,12 @@ def run(
     timed = 0  # spikes whose time is in seconds already; those after it are angles
     status = FULL
 
-    stop = _to_key(reals[R_STOP], numbers, reals)
-    horizon = _to_key(reals[R_HORIZON], numbers, reals)
+    stop = to_key(reals[R_STOP], numbers, reals)
+    horizon = to_key(reals[R_HORIZON], numbers, reals)
     barrier = min(stop, horizon)
     external_next = math.inf
     if external < numbers[N_EXTERNALS]:
-        external_next = _to_key(external_time[external], numbers, reals)
+        external_next = to_key(external_time[external], numbers, reals)
     delay_next = delay_key[delay_head] if delays > 0 else math.inf
     due = min(min(delay_next, external_next), barrier)
     while spikes < size:
@@ -259,11 +255,11 @@ def run(
                     external += 1
                     external_next = math.inf
                     if external < numbers[N_EXTERNALS]:
-                        external_next = _to_key(external_time[external], numbers, reals)
+                        external_next = to_key(external_time[external], numbers, reals)
                 due = min(min(delay_next, external_next), barrier)
             else:
                 low = limit
-                timed = _to_seconds(spike_time, timed, spikes, numbers, reals)
+                timed = to_seconds(spike_time, timed, spikes, numbers, reals)
                 if low >= _QUARTER:
                     if not _turn(pairs):
                         status = NOT_FINITE
@@ -276,9 +272,9 @@ def run(
                         delay_key[k] = (delay_key[k] - _QUARTER) - _QUARTER_REST
                     delay_next = delay_key[delay_head] if delays > 0 else math.inf
                     if external < numbers[N_EXTERNALS]:
-                        external_next = _to_key(external_time[external], numbers, reals)
-                    stop = _to_key(reals[R_STOP], numbers, reals)
-                    horizon = _to_key(reals[R_HORIZON], numbers, reals)
+                        external_next = to_key(external_time[external], numbers, reals)
+                    stop = to_key(reals[R_STOP], numbers, reals)
+                    horizon = to_key(reals[R_HORIZON], numbers, reals)
                     barrier = min(stop, horizon)
                     due = min(min(delay_next, external_next), barrier)
                 width = reals[R_WIDTH]
@@ -410,7 +406,7 @@ def run(
                             heaped = heap_push(heap_keys, heap_ids, heaped, angle, i)
                         else:
                             rescan = True
-    _to_seconds(spike_time, timed, spikes, numbers, reals)
+    to_seconds(spike_time, timed, spikes, numbers, reals)
     reals[R_NOW], reals[R_LIMIT] = now, limit
     numbers[N_PLACE], numbers[N_FOUND], numbers[N_HEAP] = place, found, heaped
     numbers[N_DELAY_HEAD], numbers[N_DELAY] = delay_head, delays
