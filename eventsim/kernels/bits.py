@@ -8,10 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import config, types
-from numba.core import cgutils
+from numba import types
+from numba.core import cgutils as untyped_tools
+from numba.core import config as untyped_config
 from numba.extending import intrinsic
+
+cgutils: Any = untyped_tools
+config: Any = untyped_config
+ir: Any = cgutils.ir  # llvmlite's, which comes with Numba
 
 #: Neurons that one comparison covers.
 BLOCK = 64
@@ -33,7 +37,9 @@ def _emit_prefetch(context: Any, builder: Any, signature: Any, arguments: Any) -
         "llvm.prefetch.p0",
     )
     # For reading, into all levels of the cache, data.
-    builder.call(function, [builder.bitcast(place, cgutils.voidptr_t), _WORD(0), _WORD(3), _WORD(1)])
+    builder.call(
+        function, [builder.bitcast(place, cgutils.voidptr_t), _WORD(0), _WORD(3), _WORD(1)]
+    )
     return context.get_dummy_value()
 
 
@@ -45,9 +51,7 @@ def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
 def _splat(builder: Any, value: Any, n: int) -> Any:
     empty = ir.Constant(ir.VectorType(_DOUBLE, n), ir.Undefined)
     first = builder.insert_element(empty, value, _WORD(0))
-    return builder.shuffle_vector(
-        first, empty, ir.Constant(ir.VectorType(_WORD, n), [0] * n)
-    )
+    return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(_WORD, n), [0] * n))
 
 
 def _load(builder: Any, place: Any, n: int) -> Any:
@@ -79,14 +83,14 @@ def _emit_fired(context: Any, builder: Any, signature: Any, arguments: Any) -> A
         both = _load(builder, _address(context, builder, signature.args[0], array, place), 2 * n)
         p, q = (builder.shuffle_vector(both, both, pick) for pick in picks)
         value = builder.fsub(builder.fmul(q, turn), builder.fmul(p, other))
-        less = builder.bitcast(builder.fcmp_ordered("<=", value, zero), ir.IntType(n))
+        less = builder.bitcast(builder.fcmp_ordered("<", value, zero), ir.IntType(n))
         part = builder.shl(builder.zext(less, _LONG), _LONG(n * k))
         mask = builder.or_(mask, part)
     return mask
 
 
 def _fired(typing_context: Any, array: Any, start: Any, cosine: Any, sine: Any) -> Any:
-    """Turn 64 pairs (p, q) from entry `start`; bit j says ``q cosine - p sine <= 0``."""
+    """Turn 64 pairs (p, q) from entry `start`; bit j says ``q cosine - p sine < 0``."""
     kinds = (array, types.uint64, types.float64, types.float64)
     return types.uint64(*kinds), _emit_fired
 
@@ -114,7 +118,7 @@ def _plain_below(array: Any, start: int, limit: float) -> Any:
 
 def _plain_fired(array: Any, start: int, cosine: float, sine: float) -> Any:
     block = array[int(start) : int(start) + 2 * BLOCK]
-    return _pack(block[1::2] * cosine - block[0::2] * sine <= 0.0)
+    return _pack(block[1::2] * cosine - block[0::2] * sine < 0.0)
 
 
 def _plain_first(mask: Any) -> Any:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from eventsim.kernels.jit import kernel
 from eventsim.kernels.bits import prefetch
+from eventsim.kernels.jit import kernel
 
 Unsigned = np.uint64
 

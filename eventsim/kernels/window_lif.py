@@ -484,21 +484,21 @@ def run(
                 b[Unsigned(targets[s + Unsigned(e)])] += weights[s + Unsigned(e)] * kick
         else:
             for e in range(count):
-                j = Unsigned(targets[s + Unsigned(e)])
+                k = Unsigned(targets[s + Unsigned(e)])
                 step = kick
                 if weighted:
                     step = weights[s + Unsigned(e)] * kick
-                value = b[j] + step
-                b[j] = value
+                value = b[k] + step
+                b[k] = value
                 if value < limit and step < 0.0:
                     if keeps:
-                        value = max(value, until[j])
+                        value = max(value, until[k])
                     if value < now:
                         value = now
-                        b[j] = value
+                        b[k] = value
                     if value < limit:
                         if heaped < room:
-                            heaped = heap_push(heap_keys, heap_ids, heaped, value, np.int64(j))
+                            heaped = heap_push(heap_keys, heap_ids, heaped, value, np.int64(k))
                         else:
                             rescan = True
     to_seconds(spike_time, timed, spikes, reals[R_TAU], numbers)

@@ -1,7 +1,8 @@
 """Quadratic integrate-and-fire neurons by windows: no tangent for a synapse.
 
-``tau dV/dt = V**2 + I`` with a common I > 0, spike and reset at infinity. Let ``V = sqrt(I) p / q``.
-Then (p, q) turns at constant speed: with the angle ``h = sqrt(I) t / tau``, common to all,
+``tau dV/dt = V**2 + I`` with a common I > 0, spike and reset at infinity. With
+``V = sqrt(I) p / q`` the pair (p, q) turns at constant speed: with the angle
+``h = sqrt(I) t / tau``, common to all,
 
 - ``p = P cos h + Q sin h`` and ``q = Q cos h - P sin h`` with constant (P, Q);
 - a neuron fires when q falls to 0, at ``h = atan2(Q, P)``, and goes on from minus infinity, which
@@ -12,7 +13,7 @@ Then (p, q) turns at constant speed: with the angle ``h = sqrt(I) t / tau``, com
 The lengths of the pairs have no meaning. When h reaches pi/2 the frame is turned by that angle,
 ``(P, Q) = (Q, -P)``, which is exact; pairs that have become very long or short are scaled by a
 power of two. A neuron is a candidate of the window that ends at h_e if
-``Q cos h_e - P sin h_e <= 0``. The queue is that of `window_lif`; whether a candidate has been
+``Q cos h_e - P sin h_e < 0``. The queue is that of `window_lif`; whether a candidate has been
 kicked since, its pair says. At infinity kicks have no effect, so there are no cascades.
 """
 
@@ -96,7 +97,7 @@ def _below(pairs: Any, cosine: float, sine: float, ids: Any) -> int:
     for j in range(start, n):
         k = Unsigned(j) << one
         ids[Unsigned(found)] = j
-        found += pairs[k + one] * cosine - pairs[k] * sine <= 0.0
+        found += pairs[k + one] * cosine - pairs[k] * sine < 0.0
     return found
 
 
@@ -123,7 +124,7 @@ def _turn(pairs: Any) -> bool:
 @kernel
 def to_key(time: float, numbers: Any, reals: Any) -> float:
     """Turn seconds into an angle of the present frame."""
-    return time * reals[R_PACE] - numbers[N_QUARTERS] * _QUARTER
+    return float(time * reals[R_PACE] - numbers[N_QUARTERS] * _QUARTER)
 
 
 @kernel
@@ -334,7 +335,7 @@ def run(
                 p, q = pairs[k], pairs[k + one]
                 fresh = p == seen[Unsigned(2 * c)] and q == seen[Unsigned(2 * c + 1)]
             if not fresh:
-                if q * limit_cosine - p * limit_sine <= 0.0:
+                if q * limit_cosine - p * limit_sine < 0.0:
                     angle = math.atan2(q, p)
                     if angle > now - BEHIND:
                         if heaped < room:
@@ -398,7 +399,7 @@ def run(
                 q += y * turned
                 pairs[k] = p
                 pairs[k + one] = q
-                if kick * turned > 0.0 and q * limit_cosine - p * limit_sine <= 0.0:
+                if kick * turned > 0.0 and q * limit_cosine - p * limit_sine < 0.0:
                     angle = math.atan2(q, p)
                     if angle > now - BEHIND:
                         if heaped < room:

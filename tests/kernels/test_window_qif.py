@@ -55,9 +55,7 @@ def test_spikes_are_those_of_extended_precision(
     gaps = np.flatnonzero(np.diff(expected) < 1e-11)
     sure = int(gaps[0]) if gaps.size else spikes
     assert ids[:sure].tolist() == expected_ids[:sure].tolist()
-    np.testing.assert_allclose(
-        times[:sure], expected[:sure].astype(float), rtol=1e-13, atol=1e-10
-    )
+    np.testing.assert_allclose(times[:sure], expected[:sure].astype(float), rtol=1e-13, atol=1e-10)
 
 
 def _inhibitory(n: int, degree: int, strength: float) -> tuple[Qif, np.ndarray]:
@@ -87,7 +85,11 @@ def test_pairs_neither_vanish_nor_overflow() -> None:
     # Strong kicks lengthen the pairs from turn to turn.
     n, spikes = 20, 4000
     network, _ = _inhibitory(n, 10, 30.0)
-    arrays, times, ids = network.arrays(3, signed=False), np.empty(spikes), np.empty(spikes, np.int32)
+    arrays, times, ids = (
+        network.arrays(3, signed=False),
+        np.empty(spikes),
+        np.empty(spikes, np.int32),
+    )
     assert qif.run(*arrays, times, ids) == qif.FULL
     lengths = np.abs(arrays[0]).reshape(n, 2).max(axis=1)
     assert (np.diff(times) >= 0).all()
