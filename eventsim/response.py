@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -195,7 +196,7 @@ def _nodes(low: float, high: float) -> Float:
 
 def _integral(density: Function, edges: Float, tolerance: float, where: str) -> Pieces:
     """Integral of a positive function from x to the last edge."""
-    todo = list(zip(edges[:-1], edges[1:], strict=True))[::-1]
+    todo = list(pairwise(edges))[::-1]
     done: list[tuple[float, float, Float]] = []
     while todo:
         low, high = todo.pop()
@@ -248,7 +249,7 @@ def _inverse(
                 break
         return x
 
-    todo = list(zip(edges[:-1], edges[1:], strict=True))[::-1]
+    todo = list(pairwise(edges))[::-1]
     done: list[tuple[float, float, Float]] = []
     while todo:
         low, high = todo.pop()

@@ -134,7 +134,7 @@ class SpikingPlan:
     @cached_property
     def _sources(self) -> list[tuple[int, int, Any, float]]:
         """First id, place, model and summed rate of every population of sources."""
-        found = []
+        found: list[tuple[int, int, Any, float]] = []
         for k, p in enumerate(self.network.populations):
             if isinstance(p.neuron, PoissonInput):
                 found.append((int(self.start[k]), k, p.neuron, float(p.parameter("rate").sum())))
@@ -383,7 +383,9 @@ def _merge(
     pointers = np.zeros(counts.size + 1, np.int64)
     np.cumsum(counts, out=pointers[1:])
     n = int(pointers[-1])
-    wide = any(np.asarray(p.weights).dtype != np.float32 and np.ndim(p.weights) for p in parts.values())
+    wide = any(
+        np.asarray(p.weights).dtype != np.float32 and np.ndim(p.weights) for p in parts.values()
+    )
     mixed = not uniform and any(np.ndim(p.weights) == 0 for p in parts.values())
     kind = np.float64 if wide or mixed else np.float32
     targets = np.empty(n, np.uint32)
