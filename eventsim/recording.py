@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -56,6 +56,8 @@ class ParquetRecorder(Hook):
     rows : int, optional
         Rows of a part. A row of events takes 48 bytes of memory, and as much again for a moment
         while it is compressed.
+    populations : sequence of str, optional
+        Those whose events are recorded; default all. Counters are of all.
 
     Attributes
     ----------
@@ -84,11 +86,19 @@ class ParquetRecorder(Hook):
 
     records_events: ClassVar[bool] = True
 
-    def __init__(self, folder: str | os.PathLike[str], *, rows: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        rows: int = 1 << 20,
+        populations: Sequence[str] | None = None,
+    ) -> None:
         if rows < 1:
             raise InputError(f"is {rows}; give at least 1", field="rows")
         self.folder = Path(folder)
         self._rows = int(rows)
+        self._populations = None if populations is None else tuple(populations)
+        self._chosen: NDArray[np.bool_] | None = None
         self._episode = -1
         self._fresh = True
         self._open = True
@@ -119,6 +129,13 @@ class ParquetRecorder(Hook):
         """Clear the folder, write the header and allocate the buffers."""
         populations = simulator.network.populations
         names = tuple(p.name for p in populations)
+        if self._populations is not None:
+            for name in self._populations:
+                if name not in names:
+                    raise InputError(
+                        f"names {name!r}; the network has {', '.join(names)}", field="populations"
+                    )
+            self._chosen = np.array([name in self._populations for name in names])
         prepare_folder(self.folder)
         _clear(self.folder)
         self._header = {
@@ -140,7 +157,12 @@ class ParquetRecorder(Hook):
         parts = self._parts(self._events)
         self._begin()
         columns = {name: getattr(events, name) for name in EVENT_COLUMNS[1:]}
-        parts.extend(len(events), {"episode": self._episode, **columns})
+        count = len(events)
+        if self._chosen is not None:
+            mine = self._chosen[events.population]
+            columns = {name: column[mine] for name, column in columns.items()}
+            count = int(mine.sum())
+        parts.extend(count, {"episode": self._episode, **columns})
 
     def on_step(self, step: int, counters: Counters) -> None:
         """Take the counters of a step, a row for each population."""
