@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,11 @@ def _floor(case: Balanced, targets: NDArray[np.uint32]) -> Callable[[NDArray[np.
     return lambda ids: sparseprop.floor_qif(pairs, targets, case.degree, ids, -1e-9, 0.6, 0.8)
 
 
+def _scatter(case: Balanced, targets: NDArray[np.uint32]) -> Callable[[NDArray[np.int32]], None]:
+    values = np.ones(case.neurons)
+    return lambda ids: sparseprop.scatter(values, targets, case.degree, ids, 1e-9)
+
+
 def bench_case(
     case: Balanced, spikes: int, baseline_spikes: int, rounds: int, clock: str
 ) -> dict[str, Any]:
@@ -164,28 +170,25 @@ def bench_case(
     engine = ENGINES[case.model](compile_spiking(case.network()))
     _run(engine, max(spikes, case.neurons))  # away from the random phases
     baseline, floor = SparseProp(case, targets, engine), _floor(case, targets)
-    values = np.ones(case.neurons)
+    scatter = _scatter(case, targets)
     taken: dict[str, list[float]] = {}
     agree, error, began = 0, 0.0, engine.now
     for k in range(-1, rounds):
         times, ids = _run(engine, spikes)
-        if k < 0:
+        if k < 0:  # the first round warms up
             other_times, other = baseline.run(baseline_spikes)
             same = min(spikes, baseline_spikes)
             differ = np.flatnonzero(other[:same] != ids[:same])
             agree = int(differ[0]) if differ.size else same
             error = float(np.abs(other_times[:agree] - times[:agree]).max(initial=0.0))
         rows = ids.astype(np.int32)
-        for name, work, count in (
-            ("eventsim", lambda: _run(engine, spikes), spikes),
-            ("sparseprop", lambda: baseline.run(baseline_spikes), baseline_spikes),
-            ("floor", lambda rows=rows: floor(rows), rows.size),
-            (
-                "scatter_add",
-                lambda rows=rows: sparseprop.scatter(values, targets, case.degree, rows, 1e-9),
-                rows.size,
-            ),
-        ):
+        table: tuple[tuple[str, Callable[[], Any], int], ...] = (
+            ("eventsim", partial(_run, engine, spikes), spikes),
+            ("sparseprop", partial(baseline.run, baseline_spikes), baseline_spikes),
+            ("floor", partial(floor, rows), rows.size),
+            ("scatter_add", partial(scatter, rows), rows.size),
+        )
+        for name, work, count in table:
             seconds = _seconds(work, clock)
             if k >= 0:
                 taken.setdefault(name, []).append(seconds / count / case.degree * 1e9)
@@ -223,7 +226,7 @@ def bench_variants(
     for _ in range(rounds):
         for name, engine in engines.items():
             start = engine.now
-            seconds = _seconds(lambda engine=engine: _run(engine, spikes), clock)
+            seconds = _seconds(partial(_run, engine, spikes), clock)
             taken[name].append(seconds / spikes / degree * 1e9)
             rates[name] = round(spikes / (engine.now - start) / neurons, 3)
     median = {name: float(np.median(v)) for name, v in taken.items()}
@@ -256,11 +259,11 @@ def bench_scaling(
             taken: dict[str, list[float]] = {}
             for _ in range(rounds):
                 taken.setdefault(model, []).append(
-                    _seconds(lambda e=engine, s=spikes: _run(e, s), clock) / spikes
+                    _seconds(partial(_run, engine, spikes), clock) / spikes
                 )
                 if baseline is not None:
                     taken.setdefault(f"{model} sparseprop", []).append(
-                        _seconds(lambda b=baseline: b.run(slow), clock) / slow
+                        _seconds(partial(baseline.run, slow), clock) / slow
                     )
             for name, values in taken.items():
                 row["microseconds_per_spike"][name] = round(float(np.median(values)) * 1e6, 4)
