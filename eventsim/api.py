@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import gymnasium as gym
 
     from eventsim.models.pruning import Scope
+    from eventsim.optimize_outcome import Outcome
     from eventsim.result import Run
 
     Env: TypeAlias = gym.Env[Any, Any]
@@ -166,6 +167,81 @@ def calibrate(
         episodes=episodes,
         seed=seed,
         progress=progress,
+    )
+
+
+def optimize(
+    policy: PolicyLike,
+    env: str | None = None,
+    *,
+    out: str | os.PathLike[str],
+    max_loss: float = 0.01,
+    budget: str | float = "20m",
+    weight_bits: int = 32,
+    seed: int = 0,
+    workdir: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+) -> Outcome:
+    """Find the cheapest event-driven version of a policy that still does the job.
+
+    Shrinks, prunes and distils the policy with events in the loop, chooses among what came of it by
+    a sequential test, and bounds the loss of the chosen one by fresh episodes (docs/optimize.md).
+
+    Parameters
+    ----------
+    policy : Policy, str or path
+        The teacher: a policy, or what `load` takes.
+    env : str, optional
+        Default: the one named in the policy's metadata.
+    out : path
+        Where the policy is written; the front (CSV, PNG) and the figures (JSON) go beside it.
+    max_loss : float, optional
+        Largest loss, ``(teacher - policy) / (teacher - random)`` in the mean.
+    budget : str or float, optional
+        Time that it may take, such as ``"20m"``, or seconds.
+    weight_bits : int, optional
+        32, 8 or 4.
+    seed : int, optional
+    workdir : path, optional
+        Where the state is kept: the same call continues after an interruption. Default: beside
+        `out`, with the suffix ``.work``.
+    progress : bool, optional
+        Say on stderr how far it is; default: on a terminal.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    InputError
+        If the policy is not better than random actions or not deterministic in the environment, or
+        does not fit it; if an option is out of range, or the budget is too small.
+    OutputError
+        If the results cannot be written; said before the work begins.
+    MissingDependencyError
+        If torch is not installed.
+    """
+    import sys
+
+    from eventsim import optimize_run
+    from eventsim.optimize_state import Settings, seconds_of
+
+    named, name = _policy(policy, env)
+
+    def say(text: str) -> None:
+        if sys.stderr.isatty() if progress is None else progress:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+    return optimize_run.optimize(
+        named,
+        env,
+        out=out,
+        settings=Settings(max_loss, seconds_of(budget), weight_bits, seed),
+        name=name,
+        workdir=workdir,
+        say=say,
     )
 
 

@@ -15,6 +15,7 @@ import typer
 
 from eventsim import __version__, cli_report
 from eventsim.cli_energy import energy
+from eventsim.cli_optimize import optimize
 from eventsim.errors import EventsimError, InputError
 
 if TYPE_CHECKING:
@@ -268,6 +269,7 @@ def calibrate(
     console.show_policy(console.console(), calibrated, str(out))
 
 
+app.command()(optimize)
 app.command()(energy)
 cli_report.register(app)
 

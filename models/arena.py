@@ -139,7 +139,7 @@ class Arena:
         own = env_id == teacher.env_id
         self._arguments: dict[str, Any] = (teacher.metadata.get("env_kwargs") or {}) if own else {}
         self._env = make_env(env_id, **self._arguments)
-        self._reusable = _forgetful(self._env)
+        self._reusable = _entry(self._env).startswith(_FORGETFUL)
         self._used = False
         self._on_episode = on_episode
         self._level = math.nan
@@ -279,6 +279,15 @@ class Arena:
             steps, sum(one.macs for one in played) / steps, sum(one.acs for one in played) / steps
         )
 
+    def mean_return(self, policy: Policy, seeds: Sequence[int]) -> float:
+        """Mean return of a policy over the episodes from these seeds."""
+        return math.fsum(self.outcome(policy, seed).total for seed in seeds) / len(seeds)
+
+    @property
+    def is_mujoco(self) -> bool:
+        """Whether the environment is one of Gymnasium's on MuJoCo."""
+        return _entry(self._env).startswith("gymnasium.envs.mujoco")
+
     def check_repeatable(self, seed: int) -> None:
         """Play the teacher twice on one seed, and see that nothing differs.
 
@@ -356,6 +365,7 @@ def digest(policy: Policy) -> str:
     return _DIGESTS[policy]
 
 
-def _forgetful(env: Env) -> bool:
+def _entry(env: Env) -> str:
+    """Module of an environment, or nothing."""
     entry = env.spec.entry_point if env.spec is not None else None
-    return isinstance(entry, str) and entry.startswith(_FORGETFUL)
+    return entry if isinstance(entry, str) else ""

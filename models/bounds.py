@@ -27,8 +27,8 @@ Float = NDArray[np.float64]
 FRACTIONS: Float = np.array([0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.7, 0.95])
 #: Part of the capital that follows a plan; the rest is spread over `FRACTIONS`.
 _PLANNED = 0.8
-#: Episodes lost in full that a plan adds to what was seen, so that it never stakes all.
-_UNSEEN = 0.5
+#: Part of an episode lost in full that a plan adds to what was seen, so that it never stakes all.
+_UNSEEN = 0.2
 
 
 @dataclass(frozen=True, eq=False)
