@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from eventsim import optimize_outcome
-from eventsim.errors import InputError, UnsupportedError
+from eventsim.errors import InputError
 from eventsim.models.arena import Arena, Baseline
 from eventsim.models.calibration import record
 from eventsim.models.policy import Policy
+from eventsim.models.quantization import quantize, size_bytes
 from eventsim.models.tune import Choice, Promise, Trial, choose, describe_need, promise
 from eventsim.optimize_outcome import SCHEMA, Outcome, Point, mark_front
 from eventsim.optimize_state import Settings, State, seeds_of
@@ -470,38 +471,20 @@ def dense_macs_of(shape: Sequence[int]) -> int:
 
 def size_of(policy: Policy) -> int:
     """Return the bytes of a policy's parameters, in the smaller of dense and sparse form."""
-    try:
-        quantization = _quantization()
-    except UnsupportedError:
-        # A weight a surviving synapse and a bias a neuron, in float32.
-        network = policy.network
-        return 4 * (network.n_synapses + network.n_neurons - network.n_inputs)
-    return int(min(quantization.size_bytes(policy).values()))
+    size = size_bytes(policy)
+    return min(size.dense, size.sparse)
 
 
 def _quantizer(bits: int, arena: Arena, seeds: range) -> Callable[[Policy], Policy]:
     """Return what turns a candidate's weights into `bits` bits."""
     if bits == 32:
         return lambda policy: policy
-    quantize = _quantization().quantize
 
     def quantized(policy: Policy) -> Policy:
         played = record(policy, arena.env_id, seeds, progress=False)
-        samples = [one.inputs for one in played if one.inputs is not None]
-        made: Policy = quantize(policy, bits, samples)
-        return made
+        return quantize(policy, bits, [one.inputs for one in played if one.inputs is not None])
 
     return quantized
-
-
-def _quantization() -> Any:
-    try:
-        return importlib.import_module("eventsim.models.quantization")
-    except ModuleNotFoundError as error:
-        raise UnsupportedError(
-            "this version of eventsim cannot quantise weights; use 32 (--weight-bits 32)",
-            field="weight_bits",
-        ) from error
 
 
 def _own_search(
