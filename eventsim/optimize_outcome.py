@@ -31,6 +31,7 @@ _MARKS: dict[str, dict[str, Any]] = {
 #: Columns of the front's CSV file.
 FRONT_COLUMNS = (
     "kind",
+    "made",
     "shape",
     "macs",
     "acs",
@@ -50,6 +51,8 @@ class Point:
     Attributes
     ----------
     kind : {"teacher", "small dense", "candidate"}
+    made : str
+        How: dense, pruned or events.
     shape : tuple of int
         Neurons of each layer, before anything was pruned.
     macs, acs : float
@@ -66,6 +69,7 @@ class Point:
     """
 
     kind: str
+    made: str
     shape: tuple[int, ...]
     macs: float
     acs: float
@@ -80,6 +84,7 @@ class Point:
         """Return the row of the CSV file."""
         values = (
             self.kind,
+            self.made,
             "-".join(map(str, self.shape)),
             self.macs,
             self.acs,

@@ -6,9 +6,13 @@ import importlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from eventsim import optimize_outcome
 from eventsim.errors import InputError
@@ -31,6 +35,8 @@ LEAST_EPISODES, LEAST_EPISODES_MUJOCO, MOST_EPISODES = 100, 30, 5000
 MOST_CANDIDATES = 12
 #: What a candidate may have lost by its own search's figures, in units of the limit, to be tried.
 _HOPEFUL = 3.0
+#: So many of the cheapest that lost next to nothing are tried beside the front.
+_SAFE = 6
 #: Part of the budget that choosing and testing may take before it is called too small.
 _LARGEST_RESERVE = 0.7
 
@@ -40,36 +46,78 @@ class Candidate(Protocol):
 
     Attributes
     ----------
+    kind : str
+        Such as dense or events.
     policy : Policy
         With its thresholds.
     shape : tuple of int
         Neurons of each layer of the dense network that it was made from.
-    macs : float
-        Multiplications per step, as the search counted them.
-    loss : float
-        Relative loss, as the search measured it.
+    macs, acs : float
+        Synaptic operations per step, as the search counted them.
+    returns : float64 array
+        As the search measured them.
     """
 
-    policy: Policy
-    shape: tuple[int, ...]
-    macs: float
-    loss: float
+    @property
+    def kind(self) -> str: ...
+    @property
+    def policy(self) -> Policy: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def macs(self) -> float: ...
+    @property
+    def acs(self) -> float: ...
+    @property
+    def returns(self) -> NDArray[np.float64]: ...
 
 
 class Search(Protocol):
     """What finds candidates; its stages are kept on disk, and found there again."""
 
-    candidates: Sequence[Candidate]
+    @property
+    def candidates(self) -> Sequence[Candidate]:
+        """Those found so far."""
 
     def stages(self) -> Iterator[object]:
-        """Go on, a stage at a time; each says in words what it did."""
+        """Go on, a stage at a time."""
+
+    def loss(self, returns: NDArray[np.float64]) -> float:
+        """Relative loss of returns that the search measured."""
 
     def smallest_dense(self) -> Candidate | None:
         """Return the smallest dense student that holds the return."""
 
 
-#: Makes a search: teacher, environment, seed, folder, seconds that it may take, largest loss.
-SearchFactory = Callable[[Policy, str, int, Path, float, float], Search]
+class SearchFactory(Protocol):
+    """Makes a search."""
+
+    def __call__(
+        self,
+        teacher: Policy,
+        env_id: str,
+        env_kwargs: Mapping[str, Any],
+        *,
+        seed: int,
+        budget: float,
+        workdir: Path,
+        say: Callable[[str], None],
+        max_loss: float,
+    ) -> Search:
+        """Make one that may take `budget` seconds, over all runs in `workdir`."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A candidate, and its relative loss as the search measured it."""
+
+    candidate: Candidate
+    loss: float
+
+    @property
+    def synops(self) -> float:
+        """Synaptic operations per step, as the search counted them."""
+        return self.candidate.macs + self.candidate.acs
 
 
 def optimize(
@@ -101,8 +149,8 @@ def optimize(
         the suffix ``.work``.
     say : callable, optional
         Told how far it is, a line at a time.
-    search : callable, optional
-        Makes the search; default `eventsim.models.optimize.Search`.
+    search : SearchFactory, optional
+        Default: makes an `eventsim.models.optimize.Search`.
 
     Returns
     -------
@@ -137,14 +185,15 @@ def optimize(
             found = make(
                 policy,
                 arena.env_id,
-                settings.seed,
-                folder / "search",
-                one.search_seconds(),
-                settings.max_loss,
+                arena.env_kwargs,
+                seed=settings.seed,
+                budget=one.search_seconds(),
+                workdir=folder / "search",
+                say=say,
+                max_loss=settings.max_loss,
             )
-            for stage in found.stages():
+            for _ in found.stages():
                 state.tick(force=True)
-                say(str(stage))
             outcome = one.finish(
                 found, quantized, name or str(policy.metadata.get("name") or "policy"), target
             )
@@ -219,7 +268,7 @@ class _Optimization:
         target: Path,
     ) -> Outcome:
         """Choose, promise, and write."""
-        everything = sorted(found.candidates, key=lambda c: (c.macs, c.loss))
+        everything = [Entry(one, found.loss(one.returns)) for one in found.candidates]
         if not everything:
             raise InputError(
                 "the search found no candidate within its part of the budget "
@@ -228,9 +277,9 @@ class _Optimization:
             )
         _check_finite(everything)
         tried = shortlist(everything, self.settings.max_loss)
-        policies = [quantized(candidate.policy) for candidate in tried]
+        policies = [quantized(one.candidate.policy) for one in tried]
         choice = self._choose(policies, tried)
-        policy, candidate = policies[choice.index], tried[choice.index]
+        policy, candidate = policies[choice.index], tried[choice.index].candidate
         said = self._promise(policy, choice)
         played = self.seeds["test"][: said.episodes]
         small = found.smallest_dense()
@@ -258,7 +307,7 @@ class _Optimization:
         )
         return optimize_outcome.save(outcome, target)
 
-    def _choose(self, policies: list[Policy], tried: Sequence[Candidate]) -> Choice:
+    def _choose(self, policies: list[Policy], tried: Sequence[Entry]) -> Choice:
         total = len(policies)
         self.say(f"trying {total} candidates, from the cheapest on")
 
@@ -266,7 +315,7 @@ class _Optimization:
             self.state.tick()
             if trial.verdict != "running":
                 self.say(
-                    f"  {k + 1} of {total}: {tried[k].macs:.3g} MACs a step, loss "
+                    f"  {k + 1} of {total}: {tried[k].synops:.3g} MACs a step, loss "
                     f"{100 * trial.mean:.2f}% over {trial.episodes} episodes: {trial.verdict}"
                 )
 
@@ -377,8 +426,8 @@ class _Optimization:
 
     def _front(
         self,
-        everything: Sequence[Candidate],
-        tried: Sequence[Candidate],
+        everything: Sequence[Entry],
+        tried: Sequence[Entry],
         choice: Choice,
         small: Candidate | None,
         said: Promise,
@@ -386,28 +435,30 @@ class _Optimization:
     ) -> tuple[Point, ...]:
         """Teacher, smallest dense student, candidates; those tried with their validation."""
         baseline = self.baseline
-        trials = {id(c): t for c, t in zip(tried, choice.trials, strict=False)}
+        trials = {id(one): t for one, t in zip(tried, choice.trials, strict=False)}
 
         def returned(loss: float) -> float:
             return baseline.teacher - loss * baseline.scale.advantage
 
         shape = tuple(p.size for p in self.arena.teacher.network.populations)
-        points = [Point("teacher", shape, data["dense_macs"], 0.0, baseline.teacher, 0.0)]
+        points = [Point("teacher", "dense", shape, data["dense_macs"], 0.0, baseline.teacher, 0.0)]
         if small is not None:
             loss = data["small_dense"]["relative_loss"]
             macs = data["small_dense"]["macs"]
-            points.append(Point("small dense", tuple(small.shape), macs, 0.0, returned(loss), loss))
-        for candidate in everything:
-            trial = trials.get(id(candidate))
-            chosen = candidate is tried[choice.index]
-            loss = candidate.loss if trial is None else trial.mean
-            macs, acs, episodes = candidate.macs, 0.0, 0 if trial is None else trial.episodes
+            points.append(
+                Point("small dense", "dense", tuple(small.shape), macs, 0.0, returned(loss), loss)
+            )
+        for one in sorted(everything, key=lambda one: (one.synops, one.loss)):
+            trial, chosen = trials.get(id(one)), one is tried[choice.index]
+            loss, episodes = (one.loss, 0) if trial is None else (trial.mean, trial.episodes)
+            macs, acs = one.candidate.macs, one.candidate.acs
             if chosen:
                 macs, acs, loss, episodes = data["macs"], data["acs"], said.mean, said.episodes
             points.append(
                 Point(
                     "candidate",
-                    tuple(candidate.shape),
+                    one.candidate.kind,
+                    tuple(one.candidate.shape),
                     macs,
                     acs,
                     returned(loss),
@@ -441,23 +492,21 @@ class _Optimization:
         return tuple(notes)
 
 
-def shortlist(candidates: Sequence[Candidate], limit: float) -> list[Candidate]:
+def shortlist(entries: Sequence[Entry], limit: float) -> list[Entry]:
     """Return the candidates worth an episode, from cheap to dear.
 
-    Those on the front of work against loss, as the search itself measured them, and of these, if
-    they are many, some evenly chosen: every trial costs confidence. Where none comes near the
-    limit, the front as it is.
+    Those on the front of work against loss, as the search itself measured them, and those that
+    lost next to nothing, since luck on the front must not hide them; if they are many, some evenly
+    chosen, for every trial costs confidence. Where none comes near the limit, the front as it is.
     """
-    front: list[Candidate] = []
-    for one in sorted(candidates, key=lambda c: (c.macs, c.loss)):
+    ordered = sorted(entries, key=lambda one: (one.synops, one.loss))
+    front: list[Entry] = []
+    for one in ordered:
         if not front or one.loss < front[-1].loss:
             front.append(one)
-    # What lost less than nothing by luck must not hide the dearer ones behind it.
-    near = [one for one in candidates if one.loss <= _HOPEFUL * limit]
-    safe = [one for one in near if one.loss <= 0.5 * limit]
-    kept = {id(one): one for one in (*front, *sorted(safe, key=lambda c: c.macs)[:6])}
-    hopeful = [one for one in kept.values() if one.loss <= _HOPEFUL * limit]
-    chosen = sorted(hopeful or front, key=lambda c: (c.macs, c.loss))
+    safe = [one for one in ordered if one.loss <= 0.5 * limit][:_SAFE]
+    near = [one for one in ordered if one in front or one in safe]
+    chosen = [one for one in near if one.loss <= _HOPEFUL * limit] or front
     if len(chosen) > MOST_CANDIDATES:
         step = (len(chosen) - 1) / (MOST_CANDIDATES - 1)
         chosen = [chosen[round(j * step)] for j in range(MOST_CANDIDATES)]
@@ -488,20 +537,35 @@ def _quantizer(bits: int, arena: Arena, seeds: range) -> Callable[[Policy], Poli
 
 
 def _own_search(
-    teacher: Policy, env_id: str, seed: int, folder: Path, seconds: float, max_loss: float
+    teacher: Policy,
+    env_id: str,
+    env_kwargs: Mapping[str, Any],
+    *,
+    seed: int,
+    budget: float,
+    workdir: Path,
+    say: Callable[[str], None],
+    max_loss: float,
 ) -> Search:
     module = importlib.import_module("eventsim.models.optimize")
     made: Search = module.Search(
-        teacher, env_id, seed=seed, workdir=folder, budget=seconds, max_loss=max_loss
+        teacher,
+        env_id,
+        env_kwargs,
+        seed=seed,
+        budget=budget,
+        workdir=workdir,
+        say=say,
+        settings=module.Settings(slack=max_loss),
     )
     return made
 
 
-def _check_finite(candidates: Sequence[Candidate]) -> None:
-    bad = [c for c in candidates if not (math.isfinite(c.loss) and math.isfinite(c.macs))]
+def _check_finite(entries: Sequence[Entry]) -> None:
+    bad = [one for one in entries if not math.isfinite(one.loss + one.synops)]
     if bad:
         raise InputError(
-            f"{len(bad)} of {len(candidates)} candidates have a loss that is not finite: the "
+            f"{len(bad)} of {len(entries)} candidates have a loss that is not finite: the "
             "distillation diverged, or the environment gives rewards that are not numbers",
             where="search",
         )

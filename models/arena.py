@@ -110,6 +110,13 @@ class Arena:
     on_episode : callable, optional
         Called after every episode that had to be played.
 
+    Attributes
+    ----------
+    teacher : Policy
+    env_id : str
+    env_kwargs : dict
+        For ``gymnasium.make``.
+
     Raises
     ------
     InputError
@@ -137,8 +144,8 @@ class Arena:
         self.env_id = env_id
         # The arguments belong to the environment that the policy was made for.
         own = env_id == teacher.env_id
-        self._arguments: dict[str, Any] = (teacher.metadata.get("env_kwargs") or {}) if own else {}
-        self._env = make_env(env_id, **self._arguments)
+        self.env_kwargs: dict[str, Any] = (teacher.metadata.get("env_kwargs") or {}) if own else {}
+        self._env = make_env(env_id, **self.env_kwargs)
         self._reusable = _entry(self._env).startswith(_FORGETFUL)
         self._used = False
         self._on_episode = on_episode
@@ -308,7 +315,7 @@ class Arena:
     def _play(self, actor: Any, seed: int) -> Episode:
         if self._used and not self._reusable:
             self._env.close()
-            self._env = make_env(self.env_id, **self._arguments)
+            self._env = make_env(self.env_id, **self.env_kwargs)
         self._used = True
         return episode(actor, self._env, seed)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,12 +30,18 @@ def linear(weights: list[float], threshold: float = 0.0) -> Policy:
 
 @dataclass(frozen=True)
 class Found:
-    """A candidate."""
+    """A candidate; its one return says what it lost."""
 
     policy: Policy
     shape: tuple[int, ...]
     macs: float
-    loss: float
+    lost: float
+    kind: str = "events"
+    acs: float = 0.0
+
+    @property
+    def returns(self) -> np.ndarray:
+        return np.array([1.0 - self.lost])
 
 
 @dataclass
@@ -43,9 +50,11 @@ class FakeSearch:
 
     teacher: Policy
     env_id: str
+    env_kwargs: Mapping[str, Any]
     seed: int
-    folder: Path
-    seconds: float
+    budget: float
+    workdir: Path
+    say: Callable[[str], None]
     max_loss: float
     candidates: list[Found] = field(default_factory=list)
     small: Found | None = None
@@ -61,8 +70,12 @@ class FakeSearch:
             )
         ):
             self.candidates.append(one)
+            self.say(f"stage {k + 1}")
             yield f"stage {k + 1}"
-        self.small = Found(linear([0.0, 0.0, 1.0, 0.5]), (4, 2), 8.0, 0.0)
+        self.small = Found(linear([0.0, 0.0, 1.0, 0.5]), (4, 2), 8.0, 0.0, "dense")
+
+    def loss(self, returns: np.ndarray) -> float:
+        return 1.0 - float(returns.mean())
 
     def smallest_dense(self) -> Found | None:
         """Return the linear student."""

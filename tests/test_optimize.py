@@ -24,7 +24,7 @@ from eventsim import cli, optimize_run
 from eventsim.errors import InputError, OutputError, UnknownNameError
 from eventsim.models.policy import Policy
 from eventsim.optimize_outcome import FRONT_COLUMNS, Outcome, Point, mark_front
-from eventsim.optimize_run import dense_macs_of, optimize, shortlist
+from eventsim.optimize_run import Entry, dense_macs_of, optimize, shortlist
 from eventsim.optimize_state import Settings, seconds_of, seeds_of
 from tests.fake_search import ENV, FakeSearch, Found, linear, teacher
 from tests.tiny import cartpole_policy
@@ -265,30 +265,30 @@ def test_a_promise_that_does_not_hold_is_said(tmp_path: Path) -> None:
     assert "No candidate was shown to lose less than 6%" in notes
 
 
-def candidate(macs: float, loss: float) -> Found:
-    return Found(linear([0.0, 0.0, 1.0, 0.5]), (4, 2), macs, loss)
+def entry(macs: float, loss: float) -> Entry:
+    return Entry(Found(linear([0.0, 0.0, 1.0, 0.5]), (4, 2), macs, loss), loss)
 
 
 def test_the_shortlist_is_near_the_limit_and_short() -> None:
-    many = [candidate(1.0 + k, 0.5 / (1.0 + k)) for k in range(200)]
+    many = [entry(1.0 + k, 0.5 / (1.0 + k)) for k in range(200)]
     chosen = shortlist(many, 0.01)
     assert len(chosen) == optimize_run.MOST_CANDIDATES
-    assert all(c.loss <= 0.03 for c in chosen)
-    assert [c.macs for c in chosen] == sorted(c.macs for c in chosen)
-    bad = [candidate(1.0, 0.5), candidate(2.0, 0.6), candidate(3.0, 0.2)]
+    assert all(one.loss <= 0.03 for one in chosen)
+    assert [one.synops for one in chosen] == sorted(one.synops for one in chosen)
+    bad = [entry(1.0, 0.5), entry(2.0, 0.6), entry(3.0, 0.2)]
     assert shortlist(bad, 0.01) == [bad[0], bad[2]]
     # One that was lucky does not hide what is dearer and safe.
-    lucky = [candidate(1.0, -0.02), candidate(2.0, 0.0), candidate(3.0, 0.5)]
+    lucky = [entry(1.0, -0.02), entry(2.0, 0.0), entry(3.0, 0.5)]
     assert shortlist(lucky, 0.01) == lucky[:2]
 
 
 def test_the_front() -> None:
     points = mark_front(
         [
-            Point("teacher", (4, 2), 8.0, 0.0, 1.0, 0.0),
-            Point("candidate", (4, 2), 2.0, 1.0, 0.9, 0.1),
-            Point("candidate", (4, 2), 4.0, 0.0, 0.8, 0.2),
-            Point("candidate", (4, 2), 5.0, 0.0, 1.0, 0.0),
+            Point("teacher", "dense", (4, 2), 8.0, 0.0, 1.0, 0.0),
+            Point("candidate", "events", (4, 2), 2.0, 1.0, 0.9, 0.1),
+            Point("candidate", "events", (4, 2), 4.0, 0.0, 0.8, 0.2),
+            Point("candidate", "events", (4, 2), 5.0, 0.0, 1.0, 0.0),
         ]
     )
     assert [p.on_front for p in points] == [False, True, False, True]
@@ -397,7 +397,7 @@ def test_losses_that_are_not_numbers(tmp_path: Path) -> None:
     class Diverged(FakeSearch):
         def stages(self):  # type: ignore[no-untyped-def]
             yield from super().stages()
-            self.candidates[1] = replace(self.candidates[1], loss=math.nan)
+            self.candidates[1] = replace(self.candidates[1], lost=math.nan)
 
     with pytest.raises(InputError, match=r"1 of 3 candidates.*not finite.*diverged"):
         optimized(tmp_path, search=Diverged)
