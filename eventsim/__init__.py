@@ -36,6 +36,7 @@ _PUBLIC: dict[str, str] = {
     "evaluate": "eventsim.api",
     "load": "eventsim.api",
     "calibrate": "eventsim.api",
+    "finetune": "eventsim.api",
     "optimize": "eventsim.api",
     "prune": "eventsim.api",
     "quantize": "eventsim.models.quantization",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -222,18 +224,10 @@ def optimize(
     MissingDependencyError
         If torch is not installed.
     """
-    import sys
-
     from eventsim import optimize_run
     from eventsim.optimize_state import Settings, seconds_of
 
     named, name = _policy(policy, env)
-
-    def say(text: str) -> None:
-        if sys.stderr.isatty() if progress is None else progress:
-            sys.stderr.write(f"{text}\n")
-            sys.stderr.flush()
-
     return optimize_run.optimize(
         named,
         env,
@@ -241,7 +235,67 @@ def optimize(
         settings=Settings(max_loss, seconds_of(budget), weight_bits, seed),
         name=name,
         workdir=workdir,
-        say=say,
+        say=_teller(progress),
+    )
+
+
+def finetune(
+    policy: PolicyLike,
+    env: str | None = None,
+    *,
+    steps: int = 100_000,
+    sparsity: float | None = None,
+    learning_rate: float = 1e-4,
+    algorithm: str | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Policy:
+    """Let a pruned policy learn on by reinforcement, masks and thresholds in the loop.
+
+    Parameters
+    ----------
+    policy : Policy, str or path
+        A policy, or what `load` takes.
+    env : str, optional
+        Default: the one named in the policy's metadata.
+    steps : int, optional
+        Environment steps.
+    sparsity : float, optional
+        Share of the weights that is zero at the end, grown to gradually; default what it is.
+    learning_rate : float, optional
+    algorithm : str, optional
+        PPO, SAC, TD3 or DQN; default the one that trained it, or its nearest of kin.
+    seed : int, optional
+    progress : bool, optional
+        Say on stderr how far it is; default: on a terminal.
+
+    Returns
+    -------
+    Policy
+        The best seen by events; `Policy.save` writes it.
+
+    Raises
+    ------
+    InputError, UnsupportedError, MissingDependencyError, SimulationError
+        As `eventsim.models.finetune.finetune`.
+    """
+    from eventsim.models import finetune as module
+
+    say = _teller(progress)
+
+    def on_look(look: module.Look, _: Policy) -> None:
+        say(
+            f"{look.steps:,} steps, {100 * look.sparsity:.1f}% pruned: return {look.mean:.4g}"
+            f"{', kept' if look.kept else ''}"
+        )
+
+    return module.finetune(
+        _policy(policy, env)[0],
+        env,
+        settings=module.Settings(steps=steps, sparsity=sparsity, learning_rate=learning_rate),
+        algorithm=algorithm,
+        seed=seed,
+        on_look=on_look,
     )
 
 
@@ -266,6 +320,17 @@ def prune(policy: PolicyLike, sparsity: float, **options: Any) -> Policy:
 
     source, _ = _policy(policy, None)
     return source.with_network(pruning.prune(source.network, sparsity, **options))
+
+
+def _teller(progress: bool | None) -> Callable[[str], None]:
+    """Return what tells on stderr how far it is; by default only where somebody looks."""
+
+    def say(text: str) -> None:
+        if sys.stderr.isatty() if progress is None else progress:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+    return say
 
 
 def _policy(policy: PolicyLike, env: str | Env | None) -> tuple[Policy, str | None]:

@@ -15,7 +15,7 @@ import typer
 
 from eventsim import __version__, cli_report
 from eventsim.cli_energy import energy
-from eventsim.cli_optimize import optimize
+from eventsim.cli_optimize import finetune, optimize
 from eventsim.errors import EventsimError, InputError
 
 if TYPE_CHECKING:
@@ -270,6 +270,7 @@ def calibrate(
 
 
 app.command()(optimize)
+app.command()(finetune)
 app.command()(energy)
 cli_report.register(app)
 

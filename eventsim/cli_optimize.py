@@ -13,22 +13,26 @@ import typer
 
 from eventsim.errors import InputError
 
+PolicyArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="POLICY",
+        help="A name of the zoo, a saved policy, a Stable-Baselines3 zip, or an RL Zoo folder.",
+    ),
+]
+EnvOption = Annotated[
+    str | None,
+    typer.Option("--env", metavar="ID", help="Environment, as gymnasium.make takes it."),
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", metavar="FILE", help="Where the policy is written.")
+]
+
 
 def optimize(
-    policy: Annotated[
-        str,
-        typer.Argument(
-            metavar="POLICY",
-            help="A name of the zoo, a saved policy, a Stable-Baselines3 zip, or an RL Zoo folder.",
-        ),
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="Where the policy is written.")
-    ],
-    env: Annotated[
-        str | None,
-        typer.Option("--env", metavar="ID", help="Environment, as gymnasium.make takes it."),
-    ] = None,
+    policy: PolicyArgument,
+    out: OutOption,
+    env: EnvOption = None,
     max_loss: Annotated[
         float,
         typer.Option(
@@ -55,10 +59,7 @@ def optimize(
     """Shrink, prune, distil and tune a policy to a promised return."""
     from eventsim import api, console
 
-    if out.suffix != ".safetensors":
-        raise InputError(
-            f"is '{out}'; a policy is written as .safetensors, give it that suffix", field="out"
-        )
+    _check_out(out)
     errors = console.console(stderr=True)
     if not console.kernels_are_cached():
         errors.print("compiling kernels (first run only)...")
@@ -82,3 +83,55 @@ def optimize(
     to.print(f"Written to {', '.join(map(str, outcome.files))}")
     if json:
         sys.stdout.write(outcome.to_json())
+
+
+def finetune(
+    policy: PolicyArgument,
+    out: OutOption,
+    env: EnvOption = None,
+    steps: Annotated[
+        int, typer.Option("--steps", metavar="N", help="Environment steps.")
+    ] = 100_000,
+    sparsity: Annotated[
+        float | None,
+        typer.Option("--sparsity", metavar="S", help="Share of the weights to prune on the way."),
+    ] = None,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", metavar="R", help="Of the actor.")
+    ] = 1e-4,
+    algorithm: Annotated[
+        str | None,
+        typer.Option("--algorithm", metavar="NAME", help="PPO, SAC, TD3 or DQN; default its own."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the training.")] = 0,
+) -> None:
+    """Let a pruned policy learn on by reinforcement, masks and thresholds in the loop."""
+    from eventsim import api, console
+
+    _check_out(out)
+    try:
+        tuned = api.finetune(
+            policy,
+            env,
+            steps=steps,
+            sparsity=sparsity,
+            learning_rate=learning_rate,
+            algorithm=algorithm,
+            seed=seed,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        console.console(stderr=True).print("interrupted; nothing was written")
+        raise typer.Exit(130) from None
+    tuned.save(out)
+    console.show_policy(console.console(), tuned, str(out))
+
+
+def _check_out(out: Path) -> None:
+    from eventsim.output import prepare_folder
+
+    if out.suffix != ".safetensors":
+        raise InputError(
+            f"is '{out}'; a policy is written as .safetensors, give it that suffix", field="out"
+        )
+    prepare_folder(out.parent)
