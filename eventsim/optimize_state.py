@@ -74,7 +74,7 @@ def seconds_of(text: str | float) -> float:
 
     Examples
     --------
-    >>> from eventsim.optimize_run import seconds_of
+    >>> from eventsim.optimize_state import seconds_of
     >>> seconds_of("1h30m")
     5400.0
     """
