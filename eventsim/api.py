@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -166,6 +166,7 @@ def optimize(
     weight_bits: int = 32,
     seed: int = 0,
     workdir: str | os.PathLike[str] | None = None,
+    effort: Mapping[str, Any] | None = None,
     progress: bool | None = None,
 ) -> Outcome:
     """Find the cheapest event-driven version of a policy that still does the job.
@@ -191,6 +192,9 @@ def optimize(
     workdir : path, optional
         Where the state is kept: the same call continues after an interruption. Default: beside
         `out`, with the suffix ``.work``.
+    effort : mapping, optional
+        Fields of `eventsim.models.optimize.Settings`: how hard the search tries, whatever the
+        budget.
     progress : bool, optional
         Say on stderr how far it is; default: on a terminal.
 
@@ -220,6 +224,7 @@ def optimize(
         name=name,
         workdir=workdir,
         say=_teller(progress),
+        effort=effort,
     )
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,24 @@ class Candidate(Protocol):
     def returns(self) -> NDArray[np.float64]: ...
 
 
+@dataclass(frozen=True)
+class _Unchanged:
+    """The teacher as a candidate."""
+
+    policy: Policy
+    acs: float = 0.0
+    kind: ClassVar[str] = "teacher"
+    returns: ClassVar[NDArray[np.float64]] = np.zeros(0)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(p.size for p in self.policy.network.populations)
+
+    @property
+    def macs(self) -> float:
+        return float(self.policy.dense_macs)
+
+
 class Search(Protocol):
     """What finds candidates; its stages are kept on disk, and found there again."""
 
@@ -130,6 +148,7 @@ def optimize(
     workdir: str | os.PathLike[str] | None = None,
     say: Callable[[str], None] = lambda text: None,
     search: SearchFactory | None = None,
+    effort: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Find the cheapest event-driven version of a policy that still does the job.
 
@@ -151,6 +170,8 @@ def optimize(
         Told how far it is, a line at a time.
     search : SearchFactory, optional
         Default: makes an `eventsim.models.optimize.Search`.
+    effort : mapping, optional
+        Fields of `eventsim.models.optimize.Settings`, how hard that search tries.
 
     Returns
     -------
@@ -171,8 +192,8 @@ def optimize(
     prepare_folder(target.parent)
     folder = prepare_folder(target.with_suffix(".work") if workdir is None else workdir)
     # The clock runs from here, and over all runs that continue each other.
-    state = State(folder, policy, env, settings)
-    make = _own_search if search is None else search
+    state = State(folder, policy, env, settings, effort or {})
+    make = _own_search(effort or {}) if search is None else search
     try:
         with Arena(policy, env, log=folder / "episodes.jsonl", on_episode=state.tick) as arena:
             if state.resumed:
@@ -270,11 +291,9 @@ class _Optimization:
         """Choose, promise, and write."""
         everything = [Entry(one, found.loss(one.returns)) for one in found.candidates]
         if not everything:
-            raise InputError(
-                "the search found no candidate within its part of the budget "
-                f"({_time(self.search_seconds())}); give a larger one",
-                field="budget",
-            )
+            self.say("the search found nothing in its part of the budget")
+        # The teacher itself, by events, is there in any case: the dearest, and it loses nothing.
+        everything.append(Entry(_Unchanged(self.arena.teacher), 0.0))
         _check_finite(everything)
         tried = shortlist(everything, self.settings.max_loss)
         policies = [quantized(one.candidate.policy) for one in tried]
@@ -371,7 +390,9 @@ class _Optimization:
     ) -> dict[str, Any]:
         played = self.seeds["test"][: said.episodes]
         work = self.arena.work(policy, played)
-        teacher, student = self.arena.teacher.dense_macs, dense_macs_of(candidate.shape)
+        teacher = self.arena.teacher.dense_macs
+        unchanged = candidate.kind == _Unchanged.kind
+        student = teacher if unchanged else dense_macs_of(candidate.shape)
         synapses = policy.network.n_synapses
         beside: dict[str, Any] | None = None
         if small is not None:
@@ -536,29 +557,20 @@ def _quantizer(bits: int, arena: Arena, seeds: range) -> Callable[[Policy], Poli
     return quantized
 
 
-def _own_search(
-    teacher: Policy,
-    env_id: str,
-    env_kwargs: Mapping[str, Any],
-    *,
-    seed: int,
-    budget: float,
-    workdir: Path,
-    say: Callable[[str], None],
-    max_loss: float,
-) -> Search:
+def _own_search(effort: Mapping[str, Any]) -> SearchFactory:
     module = importlib.import_module("eventsim.models.optimize")
-    made: Search = module.Search(
-        teacher,
-        env_id,
-        env_kwargs,
-        seed=seed,
-        budget=budget,
-        workdir=workdir,
-        say=say,
-        settings=module.Settings(slack=max_loss),
-    )
-    return made
+
+    def make(
+        teacher: Policy, env_id: str, env_kwargs: Mapping[str, Any], max_loss: float, **options: Any
+    ) -> Search:
+        try:
+            settings = module.Settings(**{"slack": max_loss, **effort})
+        except TypeError as error:
+            raise InputError(f"has a field that is unknown: {error}", field="effort") from error
+        made: Search = module.Search(teacher, env_id, env_kwargs, settings=settings, **options)
+        return made
+
+    return make
 
 
 def _check_finite(entries: Sequence[Entry]) -> None:

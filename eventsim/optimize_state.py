@@ -6,8 +6,10 @@ import json
 import math
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eventsim.errors import FileFormatError, InputError
 from eventsim.models.arena import digest
@@ -104,6 +106,8 @@ class State:
     env : str or None
     settings : Settings
         All but the budget must be those with which the folder was begun.
+    effort : mapping
+        As must be this.
 
     Attributes
     ----------
@@ -120,7 +124,14 @@ class State:
         If it cannot be written.
     """
 
-    def __init__(self, folder: Path, policy: Policy, env: str | None, settings: Settings) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        policy: Policy,
+        env: str | None,
+        settings: Settings,
+        effort: Mapping[str, Any],
+    ) -> None:
         self._file = folder / "state.json"
         self._identity = {
             "teacher": digest(policy),
@@ -128,6 +139,7 @@ class State:
             "max_loss": settings.max_loss,
             "weight_bits": settings.weight_bits,
             "seed": settings.seed,
+            "effort": {name: repr(value) for name, value in effort.items()},
         }
         self.pair_seconds = math.nan
         self._before = 0.0

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # A page or module whose examples need an extra, and one library of that extra.
-NEEDS: dict[str, str] = {}
+NEEDS: dict[str, str] = {"optimize.md": "torch"}
 
 
 def modules() -> list[str]:
