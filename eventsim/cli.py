@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eventsim import __version__, cli_report
+from eventsim.cli_bench import bench
 from eventsim.cli_energy import energy
 from eventsim.cli_optimize import finetune, optimize
 from eventsim.errors import EventsimError, InputError
@@ -272,6 +273,7 @@ def calibrate(
 app.command()(optimize)
 app.command()(finetune)
 app.command()(energy)
+app.command()(bench)
 cli_report.register(app)
 
 

@@ -20,6 +20,7 @@ from eventsim.network import Network
 
 if TYPE_CHECKING:
     from eventsim.dense import DenseForward
+    from eventsim.models.vector import Autoreset, VectorSession
     from eventsim.simulator import Simulator, SimulatorState
     from eventsim.trace import Hook
 
@@ -228,6 +229,12 @@ class Policy:
         from eventsim.simulator import Simulator
 
         return Session(self, Simulator(self.network, hooks, engine=engine, dt=dt))
+
+    def vector_session(self, batch: int, autoreset: Autoreset = "NextStep") -> VectorSession:
+        """Return a session for B environments at once; the parameters are `VectorSession`'s."""
+        from eventsim.models.vector import VectorSession
+
+        return VectorSession(self, batch, autoreset)
 
     def dense_session(self) -> Session:
         """Return a session that computes every neuron at every step, thresholds ignored."""

@@ -350,3 +350,18 @@ def test_calibrate_writes_a_policy(call: Call, policy: Path, tmp_path: Path) -> 
     )
     assert code == 2
     assert "rows" in err
+
+
+def test_bench_times_a_policy_beside_dense_runtimes(policy: Path, call: Call) -> None:
+    code, out, err = call("bench", policy, "--steps", 100, "--rounds", 1, "--json")
+    assert (code, err) == (0, "")
+    data = json.loads(out)
+    assert data["schema"] == "eventsim-bench/1"
+    assert {"eventsim", "numpy"} <= set(data["microseconds"])
+    absent = {"onnxruntime", "torch"} - set(data["microseconds"])
+    assert {note.split()[0] for note in data["notes"]} == absent
+    assert data["synops"] <= data["dense_macs"]
+    code, out, _ = call("bench", policy, "--steps", 100, "--rounds", 1)
+    assert code == 0
+    assert "over eventsim" in out
+    assert "numpy" in out
