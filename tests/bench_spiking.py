@@ -34,12 +34,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="up to 10^5 neurons, few rounds")
     parser.add_argument("--clock", choices=sorted(bench.CLOCKS), default="wall")
-    parser.add_argument("--only", nargs="*", help="parts: cases variants scaling memory")
+    parser.add_argument("--only", nargs="*", help="parts: cases variants scaling threads memory")
     parser.add_argument("--out", type=Path, help="write the results here")
     parser.add_argument("--figure", type=Path, help="draw the scaling here")
     options = parser.parse_args()
     largest = 100_000 if options.quick else 10**9
-    parts = options.only or ["cases", "variants", "scaling", "memory"]
+    parts = options.only or ["cases", "variants", "scaling", "threads", "memory"]
     results: dict[str, Any] = {
         **describe("eventsim", "numpy", "numba", module="tests.bench_spiking"),
         "clock": options.clock,
@@ -82,6 +82,9 @@ def main() -> None:
             print(row["neurons"], row["microseconds_per_spike"])
         if options.figure is not None:
             bench.figure(results["scaling"], options.figure)
+    if "threads" in parts:
+        results["threads"] = bench.bench_threads(min(largest, 1_000_000), 100, 500_000, 7)
+        print(results["threads"])
     if "memory" in parts:
         results["memory"] = bench.bench_memory(min(largest, 100_000), 100)
         for row in results["memory"]:
