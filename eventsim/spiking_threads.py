@@ -7,6 +7,8 @@ LIF neurons, to see what that would bring.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,10 +59,12 @@ class ThreadedLIF:
         self._width = float(reals[lif.R_WIDTH])
         self._numbers, self._tau = numbers.copy(), float(reals[lif.R_TAU])
         self._limit = float(reals[lif.R_NOW])
-        keys, ids = (lambda: np.empty(n + 2)), (lambda: np.empty(n + 2, np.int32))
-        self._keys, self._ids, self._heap_keys, self._heap_ids = keys(), ids(), keys(), ids()
-        self._scratch, self._member, self._counts = keys(), ids(), ids()
-        self._spike_key, self._spike_id = keys(), ids()
+        keys, ids = (
+            [np.empty(n + 2) for _ in range(4)],
+            [np.empty(n + 2, np.int32) for _ in range(5)],
+        )
+        self._keys, self._heap_keys, self._scratch, self._spike_key = keys
+        self._ids, self._heap_ids, self._member, self._counts, self._spike_id = ids
         self._flags = np.zeros(n // 8 + 1, np.uint8)
         self._bounds = [n * k // threads for k in range(threads + 1)]
 
@@ -94,11 +98,13 @@ class ThreadedLIF:
         )
         spikes = (count, self._spike_key, self._spike_id)
         parts = [
-            (b, targets, degree, scale, self._flags, *spikes, first, last)
-            for first, last in zip(self._bounds[:-1], self._bounds[1:], strict=True)
+            partial(
+                kernels.kick_others, b, targets, degree, scale, self._flags, *spikes, first, last
+            )
+            for first, last in pairwise(self._bounds)
         ]
-        others = [pool.submit(kernels.kick_others, *part) for part in parts[1:]]
-        kernels.kick_others(*parts[0])
+        others = [pool.submit(part) for part in parts[1:]]
+        parts[0]()
         wait(others)
         for other in others:
             other.result()

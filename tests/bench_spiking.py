@@ -33,6 +33,7 @@ SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="up to 10^5 neurons, few rounds")
+    parser.add_argument("--rounds", type=int, help="turns of each contender; default 5 to 9")
     parser.add_argument("--clock", choices=sorted(bench.CLOCKS), default="wall")
     parser.add_argument("--only", nargs="*", help="parts: cases variants scaling threads memory")
     parser.add_argument("--out", type=Path, help="write the results here")
@@ -52,9 +53,8 @@ def main() -> None:
                 continue
             for model in bench.ENGINES:
                 case = bench.Balanced(model, n, k)
-                row = bench.bench_case(
-                    case, spikes, slow, 3 if options.quick else rounds, options.clock
-                )
+                turns = options.rounds or (3 if options.quick else rounds)
+                row = bench.bench_case(case, spikes, slow, turns, options.clock)
                 results["cases"].append(row)
                 times = "  ".join(
                     f"{a} {b:.2f}" for a, b in row["nanoseconds_per_synaptic_event"].items()
@@ -72,18 +72,20 @@ def main() -> None:
         results["variants"] = []
         for n in (10_000, 100_000, 1_000_000):
             if n <= largest:
-                row = bench.bench_variants(n, 100, 200_000, 7, options.clock)
+                row = bench.bench_variants(n, 100, 200_000, options.rounds or 7, options.clock)
                 results["variants"].append(row)
                 print(n, row["nanoseconds_per_synaptic_event"], row["times_the_homogeneous"])
     if "scaling" in parts:
         sizes = [n for n in SIZES if n <= largest]
-        results["scaling"] = bench.bench_scaling(sizes, 100, 5, options.clock)
+        results["scaling"] = bench.bench_scaling(sizes, 100, options.rounds or 5, options.clock)
         for row in results["scaling"]:
             print(row["neurons"], row["microseconds_per_spike"])
         if options.figure is not None:
             bench.figure(results["scaling"], options.figure)
     if "threads" in parts:
-        results["threads"] = bench.bench_threads(min(largest, 1_000_000), 100, 500_000, 7)
+        results["threads"] = bench.bench_threads(
+            min(largest, 1_000_000), 100, 500_000, options.rounds or 7
+        )
         print(results["threads"])
     if "memory" in parts:
         results["memory"] = bench.bench_memory(min(largest, 100_000), 100)
