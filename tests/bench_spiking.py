@@ -67,9 +67,13 @@ def _measured(results: dict[str, Any]) -> str:
         _table(
             ["model", "weights", "a synapse", "a neuron: state", "with room for windows"],
             [
-                [row["model"], "one" if row["variant"] == "homogeneous" else "float32"]
-                + [row["bytes_per_synapse"], row["state_bytes_per_neuron"]]
-                + [row["engine_bytes_per_neuron"]]
+                [
+                    row["model"],
+                    "one" if row["variant"] == "homogeneous" else "float32",
+                    row["bytes_per_synapse"],
+                    row["state_bytes_per_neuron"],
+                    row["engine_bytes_per_neuron"],
+                ]
                 for row in results["memory"]
             ],
         ),
@@ -85,10 +89,15 @@ def _measured(results: dict[str, Any]) -> str:
 def _brian2(results: dict[str, Any]) -> str:
     head = ["N", "k", "eventsim", "Brian2", "faster", "spikes", "right", "until a step off"]
     rows = [
-        [f"{row['neurons']:,}", row["degree"]]
-        + list(row["nanoseconds_per_synaptic_event"].values())
-        + [f"{row['times_faster']}x", f"{row['spikes']['brian2']:,}"]
-        + [row["brian2_spikes_in_exact_order"], row["brian2_spikes_until_one_is_a_step_off"]]
+        [
+            f"{row['neurons']:,}",
+            row["degree"],
+            *list(row["nanoseconds_per_synaptic_event"].values()),
+            f"{row['times_faster']}x",
+            f"{row['spikes']['brian2']:,}",
+            row["brian2_spikes_in_exact_order"],
+            row["brian2_spikes_until_one_is_a_step_off"],
+        ]
         for row in results["rows"]
     ]
     return (
