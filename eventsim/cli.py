@@ -15,6 +15,7 @@ import typer
 
 from eventsim import __version__, cli_report
 from eventsim.cli_energy import energy
+from eventsim.cli_simulate import simulate
 from eventsim.errors import EventsimError, InputError
 
 if TYPE_CHECKING:
@@ -269,6 +270,7 @@ def calibrate(
 
 
 app.command()(energy)
+app.command()(simulate)
 cli_report.register(app)
 
 
