@@ -25,6 +25,7 @@ from eventsim.kernels import sparseprop
 from eventsim.network import Network, Population, Projection
 from eventsim.spiking_compile import SpikingEngine, compile_spiking
 from eventsim.spiking_neurons import LIF, QIF
+from eventsim.spiking_threads import ThreadedLIF
 from eventsim.spiking_window import WindowLIF, WindowQIF
 
 Float = NDArray[np.float64]
@@ -269,6 +270,41 @@ def bench_scaling(
                 row["microseconds_per_spike"][name] = round(float(np.median(values)) * 1e6, 4)
         rows.append(row)
     return rows
+
+
+def bench_threads(neurons: int, degree: int, spikes: int, rounds: int) -> dict[str, Any]:
+    """LIF networks on one core and on two, by the clock on the wall, and whether spikes agree."""
+    case = Balanced("lif", neurons, degree)
+    ascending = np.sort(case.graph().reshape(neurons, degree), axis=1).reshape(-1)
+    engine = WindowLIF(
+        compile_spiking(Balanced("lif", neurons, degree, targets=ascending).network())
+    )
+    _run(engine, neurons)
+    shared = {f"{k} threads, two passes": ThreadedLIF(engine, k) for k in (1, 2)}
+    first = {name: runner.run(spikes) for name, runner in shared.items()}
+    times, ids = _run(engine, max(who.size for _, who in first.values()))
+    same = all(
+        np.array_equal(ids[: who.size], who) and np.array_equal(times[: who.size], when)
+        for when, who in first.values()
+    )
+    taken: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        seconds = _seconds(partial(_run, engine, spikes), "wall")
+        taken.setdefault("engine", []).append(seconds / spikes / degree * 1e9)
+        for name, runner in shared.items():
+            start = time.perf_counter()
+            count = runner.run(spikes)[1].size
+            seconds = time.perf_counter() - start
+            taken.setdefault(name, []).append(seconds / count / degree * 1e9)
+    return {
+        "neurons": neurons,
+        "degree": degree,
+        "clock": "wall",
+        "nanoseconds_per_synaptic_event": {
+            name: round(float(np.median(v)), 3) for name, v in taken.items()
+        },
+        "same_spikes": same,
+    }
 
 
 def bench_memory(neurons: int, degree: int) -> list[dict[str, Any]]:

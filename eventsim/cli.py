@@ -17,6 +17,7 @@ from eventsim import __version__, cli_report
 from eventsim.cli_bench import bench
 from eventsim.cli_energy import energy
 from eventsim.cli_optimize import finetune, optimize
+from eventsim.cli_simulate import simulate
 from eventsim.errors import EventsimError, InputError
 
 if TYPE_CHECKING:
@@ -274,6 +275,7 @@ app.command()(optimize)
 app.command()(finetune)
 app.command()(energy)
 app.command()(bench)
+app.command()(simulate)
 cli_report.register(app)
 
 

@@ -20,6 +20,7 @@ from eventsim.spiking_compile import (
     counter_table,
 )
 from eventsim.spiking_neurons import EIF, LIF, QIF, SpikeSource, Tabulated
+from eventsim.spiking_window import WindowLIF, WindowQIF
 
 Int = NDArray[np.int64]
 Float = NDArray[np.float64]
@@ -365,7 +366,7 @@ def _flatten(tables: list[ResponseTable]) -> tuple[Int, Float, Float, Float, Flo
 
 def spiking_engines() -> dict[str, type[SpikingEngine]]:
     """Engines for continuous time by name, the fastest first."""
-    return {engine.name: engine for engine in (CrossingEngine,)}
+    return {engine.name: engine for engine in (WindowLIF, WindowQIF, CrossingEngine)}
 
 
 def choose_spiking(network: Network, wanted: str = AUTO) -> tuple[type[SpikingEngine], str]:
@@ -402,10 +403,10 @@ def choose_spiking(network: Network, wanted: str = AUTO) -> tuple[type[SpikingEn
         if obstacle is None:
             if wanted != AUTO:
                 return engine, "it was asked for"
-            if not obstacles:
+            if engine is not CrossingEngine:
                 return engine, "it is the fastest that runs such networks"
             said = "; ".join(f"'{other}' does not: {why}" for other, why in obstacles.items())
             return engine, f"it runs every spiking network; {said}"
         obstacles[name] = obstacle
-    name, obstacle = next(iter(obstacles.items()))
+    name, obstacle = list(obstacles.items())[-1]
     raise UnsupportedError(f"{obstacle}, which engine '{name}' does not run; use 'auto'")

@@ -25,8 +25,8 @@ BUFFER = 1 << 20
 RING = 1 << 10
 #: Time constants that a delay or a refractory period may last; exp() of more overflows.
 LONGEST = 300.0
-#: Share of the neurons that a window should hold, and at least how many.
-_SHARE, _FEWEST = 0.01, 16
+#: Candidates that a window holds at least, if it can.
+_FEWEST = 16
 
 
 def neurons_of(network: Network) -> list[Population]:
@@ -130,9 +130,20 @@ class WindowEngine(SpikingEngine):
             "N_ROW_SCALES": int(scale.size > 1),
             # Folded weights of LIF neurons have the other sign; one look at both is enough.
             "N_SIGNED": int(weighted and self._excites(weights, float(scale[0]))),
-            "N_TARGET": max(int(plan.n_neurons * _SHARE), _FEWEST),
+            "N_TARGET": self._window_size(),
         }
         return (weights if weighted else np.zeros(1, np.float32)), scale, flags
+
+    def _window_size(self) -> int:
+        """Candidates that a window should hold.
+
+        The search for them costs a pass over all neurons, their order grows dearer when they
+        outgrow the cache, and what more than about two kicks each have hit is likely to have left
+        before its turn.
+        """
+        n = self.plan.n_neurons
+        per_neuron = max(self.plan.targets.size / max(n, 1), 1.0)
+        return max(int(min(2.0 * math.sqrt(n), 2.0 * n / per_neuron)), _FEWEST)
 
     @staticmethod
     @abstractmethod

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernels.window_oracle import Lif, Qif
 
+from eventsim.bench_spiking import Balanced, SparseProp
 from eventsim.errors import InputError, SimulationError
 from eventsim.kernels import window_lif as lif
 from eventsim.kernels.status import ACS, EVENTS
 from eventsim.network import Network, Population, Projection
 from eventsim.spiking_compile import SpikingEngine, SpikingPlan, Status, compile_spiking
+from eventsim.spiking_engines import CrossingEngine
 from eventsim.spiking_neurons import EIF, LIF, QIF, PoissonInput, SpikeInput
 from eventsim.spiking_window import WindowLIF, WindowQIF
 
@@ -144,6 +146,57 @@ def test_lif_networks_spike_as_by_a_scan(network: Network, pieces: list[int]) ->
     assert table[:, EVENTS].sum() == spikes + told.size
     volts = engine.voltages()
     assert (volts[~np.isnan(volts)] <= 1.0 + 1e-9).all()
+
+
+@given(lif_networks(), st.floats(0.0, 0.2))
+def test_lif_networks_spike_as_in_the_reference_engine(network: Network, until: float) -> None:
+    plan = compile_spiking(network)
+    fast, slow = WindowLIF(plan), CrossingEngine(plan)
+    try:
+        times, ids = slow.run(until, 2000)
+    except SimulationError:
+        with pytest.raises(SimulationError, match="excitation"):
+            fast.run(until, 2000)
+        return
+    got, who = fast.run(until, 2000)
+    assert fast.status is slow.status
+    assert who.tolist() == ids.tolist()
+    np.testing.assert_allclose(got, times, rtol=0, atol=1e-12)
+    for mine, other in zip(fast.external(), slow.external(), strict=True):
+        assert np.array_equal(mine, other)
+    assert np.array_equal(fast.totals, slow.totals)
+    assert fast.peek() == pytest.approx(slow.peek(), abs=1e-12)
+    assert fast.now == pytest.approx(slow.now, abs=1e-12)
+    np.testing.assert_allclose(fast.voltages(), slow.voltages(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["homogeneous", "mixed weights", "delay and refractory"])
+def test_a_million_lif_spikes_come_in_the_order_of_the_reference(variant: str) -> None:
+    case = Balanced("lif", 1000, 20, seed=3)
+    plan = compile_spiking(case.network(variant))
+    fast, slow = WindowLIF(plan), CrossingEngine(plan)
+    done, spikes = 0, 1_000_000
+    while done < spikes:
+        times, ids = slow.run(math.inf, spikes - done)
+        got, who = fast.run(math.inf, times.size)
+        assert np.array_equal(ids, who)
+        assert float(np.abs(got - times).max()) <= 1e-12
+        done += times.size
+    # E has been renormalised more than 200 times: after 44 time constants each.
+    assert fast.now > 200 * 64 * math.log(2.0) * 0.01
+
+
+def test_the_baseline_of_the_benchmark_simulates_the_same_network() -> None:
+    for model, spikes in (("lif", 20_000), ("qif", 300)):
+        case = Balanced(model, 500, 20)
+        engine = {"lif": WindowLIF, "qif": WindowQIF}[model](compile_spiking(case.network()))
+        engine.run(math.inf, 1000)
+        baseline = SparseProp(case, case.graph(), engine)
+        times, ids = engine.run(math.inf, spikes)
+        other_times, other_ids = baseline.run(spikes)
+        assert np.array_equal(ids, other_ids)
+        np.testing.assert_allclose(times, other_times, rtol=0, atol=1e-10)
 
 
 def _balanced(model: Any, n: int = 200, delay: float = 0.0) -> Network:

@@ -111,7 +111,7 @@ def fetch_row(
 
 
 @kernel
-def _below(b: Any, until: Any, keeps: bool, limit: float, keys: Any, ids: Any) -> int:
+def below(b: Any, until: Any, keeps: bool, limit: float, keys: Any, ids: Any) -> int:
     """Collect the neurons below the limit, in order of id, with their keys; how many they are."""
     n = b.shape[0]
     found = 0
@@ -355,7 +355,7 @@ def run(
                     external_next *= fold
                 width = reals[R_WIDTH]
                 limit = low * (1.0 + width)
-                found = _below(b, until, keeps, limit, scratch_keys, scratch_ids)
+                found = below(b, until, keeps, limit, scratch_keys, scratch_ids)
                 if found == 0:
                     first_key = _lowest(b, until, keeps)
                     if not first_key >= 0.0:
@@ -371,7 +371,7 @@ def run(
                     else:
                         low = max(low, first_key)
                         limit = low * (1.0 + width)
-                        found = _below(b, until, keeps, limit, scratch_keys, scratch_ids)
+                        found = below(b, until, keeps, limit, scratch_keys, scratch_ids)
                 heaped = 0
                 heap_keys[0] = math.inf
                 stale_id = -1
@@ -474,20 +474,22 @@ def run(
             start = pointers[row]
             count = pointers[row + 1] - start
         synapses += count
-        kick = (scale[row] if row_scales else all_scale) * now
+        factor = scale[row] if row_scales else all_scale
+        kick = factor * now
         s = Unsigned(start)
         if not weighted and kick >= 0.0:
             for e in range(count):
                 b[Unsigned(targets[s + Unsigned(e)])] += kick
         elif weighted and not signed:
             for e in range(count):
-                b[Unsigned(targets[s + Unsigned(e)])] += weights[s + Unsigned(e)] * kick
+                # The order of these products is that of the reference engine, to the bit.
+                b[Unsigned(targets[s + Unsigned(e)])] += (weights[s + Unsigned(e)] * factor) * now
         else:
             for e in range(count):
                 k = Unsigned(targets[s + Unsigned(e)])
                 step = kick
                 if weighted:
-                    step = weights[s + Unsigned(e)] * kick
+                    step = (weights[s + Unsigned(e)] * factor) * now
                 value = b[k] + step
                 b[k] = value
                 if value < limit and step < 0.0:
