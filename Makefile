@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
+OTHERS ?= $(VENV)-neurobench
+ENERGY ?= $(VENV)-energy
 
 PY := $(VENV)/bin/python
 INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -39,14 +41,27 @@ lint: $(VENV)/.dev ## style, types and the direction of imports
 bench: $(VENV)/.core ## speed of the simulator
 	$(PY) -m tests.bench
 
-reference: $(VENV)/.all ## trained agents with what they print; the report page in Chromium
+reference: $(VENV)/.all $(OTHERS)/.peers $(ENERGY)/.peers ## trained agents, the report page in Chromium, other tools' figures
 	$(PY) -m pytest -m agents -rA
 	$(INSTALL) playwright
 	$(PY) -m tests.report_browser
+	$(OTHERS)/bin/python tests/reference_neurobench.py --check
+	$(OTHERS)/bin/python tests/reference_energy.py --check syops
+	$(ENERGY)/bin/python tests/reference_energy.py --check keras-spiking
+	$(ENERGY)/bin/python tests/reference_energy.py --check spikingjelly
 
 clean: ## remove what was built, cached kernels too; the virtual environments stay
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 	find eventsim models analysis tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What other tools say is recorded; these environments ask them again. They are large, and syops
+# needs an older SpikingJelly than the one whose own figures are compared.
+$(OTHERS)/.peers: PEERS := neurobench==2.3.0 syops==0.0.5 spikingjelly==0.0.0.0.12 progress
+$(ENERGY)/.peers: PEERS := spikingjelly==2.0.0 keras-spiking==0.3.0 tensorflow-cpu tf_keras
+$(OTHERS)/.peers $(ENERGY)/.peers: Makefile
+	$(@D)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(PEERS)
+	@touch $@
 
 # pip is asked for, not python: an attempt on a machine without the venv module leaves a python.
 $(VENV)/.venv:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from eventsim.analysis.profile_file import find_line
-from eventsim.errors import FileFormatError, UnknownNameError
+from eventsim.analysis.toml_file import CONFIDENCES, TomlReader, load_named, names_in
 
 SCHEMA = "eventsim-chip/1"
 
@@ -29,7 +24,7 @@ _LIMITS = {
 }
 _MESH = ("width", "height", "cores_per_tile")
 _BITS = {"bit": 1, "byte": 8, "KiB": 8192}
-_CONFIDENCES = ("H", "M", "L")
+_PACKAGE = "eventsim.analysis.chips"
 
 
 @dataclass(frozen=True)
@@ -97,9 +92,7 @@ class Chip:
 
 def list_chips() -> tuple[str, ...]:
     """Names of the chips that ship with eventsim, sorted."""
-    folder = resources.files("eventsim.analysis.chips")
-    names = (entry.name for entry in folder.iterdir())
-    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+    return names_in(_PACKAGE)
 
 
 def load_chip(name: str | os.PathLike[str]) -> Chip:
@@ -123,22 +116,7 @@ def load_chip(name: str | os.PathLike[str]) -> Chip:
     >>> load_chip("loihi")["neurons"]
     1024
     """
-    text = os.fspath(name)
-    if isinstance(name, str) and not text.endswith(".toml") and Path(text).name == text:
-        names = list_chips()
-        if text not in names:
-            near = difflib.get_close_matches(text.lower(), names, 1, 0.5)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}."
-            raise UnknownNameError(f"chip '{text}' is not known; {hint}")
-        entry = resources.files("eventsim.analysis.chips") / f"{text}.toml"
-        return parse_chip(entry.read_text(encoding="utf-8"), f"chip '{text}'")
-    try:
-        content = Path(text).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UnknownNameError(f"chip '{text}' does not exist; check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"cannot be read as a text file ({error})", where=text) from error
-    return parse_chip(content, text)
+    return load_named(name, "chip", _PACKAGE, parse_chip)
 
 
 def parse_chip(text: str, where: str) -> Chip:
@@ -156,31 +134,16 @@ def parse_chip(text: str, where: str) -> Chip:
     FileFormatError
         If it is not TOML, or a key is missing, unknown or out of range.
     """
-    try:
-        data: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise FileFormatError(f"is not valid TOML: {error}", where=where) from error
-    return _Reader(text, where).chip(data)
+    return _Reader(text, where).chip()
 
 
-class _Reader:
-    def __init__(self, text: str, where: str) -> None:
-        self.text, self.where = text, where
-
-    def fail(self, message: str, table: str, key: str = "") -> FileFormatError:
-        line = find_line(self.text, table, key)
-        where = self.where if line is None else f"{self.where}, line {line}"
-        field = ".".join(part for part in (table, key) if part)
-        return FileFormatError(message, where=where, field=field)
-
-    def chip(self, data: dict[str, Any]) -> Chip:
-        self.known(data, {"schema", "name", "title", "assumptions", "mesh", *_LIMITS}, "")
+class _Reader(TomlReader):
+    def chip(self) -> Chip:
+        data = self.data
+        self.only_known(data, ("schema", "name", "title", "assumptions", "mesh", *_LIMITS), "")
         texts = {key: self.string(data, "", key) for key in ("schema", "name", "title")}
-        if texts["schema"] != SCHEMA:
-            raise self.fail(f"is '{texts['schema']}'; give {SCHEMA}", "", "schema")
-        assumptions = data.get("assumptions", [])
-        if not isinstance(assumptions, list) or not all(isinstance(a, str) for a in assumptions):
-            raise self.fail("must be a list of sentences", "", "assumptions")
+        self.choice(texts["schema"], (SCHEMA,), "", "schema")
+        assumptions = self.strings("assumptions")
         limits = {name: self.limit(data, name, unit) for name, unit in _LIMITS.items()}
         for name in ("cores", "weight"):
             if limits[name].value is None:
@@ -188,27 +151,24 @@ class _Reader:
         mesh = None
         if "mesh" in data:
             table = self.table(data, "mesh")
-            self.known(table, {*_MESH, "source", "confidence"}, "mesh")
+            self.only_known(table, (*_MESH, "source", "confidence"), "mesh")
             width, height, cores = (self.count(table, "mesh", key) for key in _MESH)
             mesh = Mesh(width, height, cores, *self.citation(table, "mesh"))
-        return Chip(
-            texts["name"], texts["title"], MappingProxyType(limits), mesh, tuple(assumptions)
-        )
+        return Chip(texts["name"], texts["title"], MappingProxyType(limits), mesh, assumptions)
 
     def limit(self, data: dict[str, Any], name: str, unit: bool) -> Limit:
         table = self.table(data, name)
         if "unknown" in table:
-            self.known(table, {"unknown", "note"}, name)
+            self.only_known(table, ("unknown", "note"), name)
             if table["unknown"] is not True:
                 raise self.fail("must be true, or left out", name, "unknown")
             return Limit(note=str(table.get("note", "")))
-        allowed = {"value", "source", "confidence", "includes", "note", *(["unit"] if unit else [])}
-        self.known(table, allowed, name)
+        allowed = ("value", "source", "confidence", "includes", "note", *(["unit"] if unit else []))
+        self.only_known(table, allowed, name)
         value = self.count(table, name, "value")
         if unit:
             found = self.string(table, name, "unit")
-            if found not in _BITS:
-                raise self.fail(f"is '{found}'; give one of {', '.join(_BITS)}", name, "unit")
+            self.choice(found, _BITS, name, "unit")
             value *= _BITS[found]
         source, confidence = self.citation(table, name)
         rest = {key: str(table.get(key, "")) for key in ("includes", "note")}
@@ -226,8 +186,7 @@ class _Reader:
 
     def citation(self, table: dict[str, Any], name: str) -> tuple[str, str]:
         source, confidence = (self.string(table, name, key) for key in ("source", "confidence"))
-        if confidence not in _CONFIDENCES:
-            raise self.fail(f"is '{confidence}'; give one of H, M, L", name, "confidence")
+        self.choice(confidence, CONFIDENCES, name, "confidence")
         return source, confidence
 
     def count(self, table: dict[str, Any], name: str, key: str) -> int:
@@ -235,20 +194,3 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise self.fail(f"is {value!r}; give a whole number above 0", name, key)
         return value
-
-    def string(self, table: dict[str, Any], name: str, key: str) -> str:
-        value = table.get(key)
-        if not isinstance(value, str) or not value.strip():
-            raise self.fail(
-                "is missing; give a string" if value is None else f"is {value!r}; give a string",
-                name,
-                key,
-            )
-        return value.strip()
-
-    def known(self, found: Mapping[str, Any], known: set[str], table: str) -> None:
-        for key in found:
-            if key not in known:
-                near = difflib.get_close_matches(key, sorted(known), 1)
-                hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
-                raise self.fail(f"is not a known key here; {hint}", table, key)

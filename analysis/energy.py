@@ -5,12 +5,9 @@ docs/energy.md explains the model, its rules and the profiles, with an example t
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +15,8 @@ from numpy.typing import ArrayLike
 
 from eventsim.analysis.profile import LABELS, Price, Profile
 from eventsim.analysis.profile_file import parse_profile
-from eventsim.errors import FileFormatError, InputError, UnknownNameError
+from eventsim.analysis.toml_file import load_named, names_in
+from eventsim.errors import InputError
 
 #: Devices of the energy table of a run.
 DEFAULT_DEVICES = (
@@ -31,6 +29,7 @@ DEFAULT_DEVICES = (
     "gpu",
 )
 
+_PACKAGE = "eventsim.analysis.profiles"
 _UNPRICED = {
     "mac": "graded synops (MACs)",
     "ac": "binary synops (ACs)",
@@ -121,9 +120,7 @@ class EnergyEstimate:
 
 def list_profiles() -> tuple[str, ...]:
     """Names of the profiles that ship with eventsim, sorted."""
-    folder = resources.files("eventsim.analysis.profiles")
-    names = (entry.name for entry in folder.iterdir())
-    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+    return names_in(_PACKAGE)
 
 
 def load_profile(name: str | os.PathLike[str]) -> Profile:
@@ -148,31 +145,7 @@ def load_profile(name: str | os.PathLike[str]) -> Profile:
     >>> load_profile("loihi").prices["ac"].quoted
     '23.6 pJ'
     """
-    text = os.fspath(name)
-    if not isinstance(name, str) or text.endswith(".toml") or Path(text).name != text:
-        return _load_file(Path(text))
-    names = list_profiles()
-    if text not in names:
-        near = difflib.get_close_matches(text.lower(), names, 3, 0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}."
-        raise UnknownNameError(
-            f"energy profile '{text}' is not known; {hint} Your own is given as a path to a "
-            ".toml file."
-        )
-    entry = resources.files("eventsim.analysis.profiles") / f"{text}.toml"
-    return parse_profile(entry.read_text(encoding="utf-8"), f"profile '{text}'")
-
-
-def _load_file(path: Path) -> Profile:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UnknownNameError(f"energy profile '{path}' does not exist; check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileFormatError(
-            f"cannot be read as a text file ({error})", where=str(path)
-        ) from error
-    return parse_profile(text, str(path))
+    return load_named(name, "energy profile", _PACKAGE, parse_profile)
 
 
 def estimate(

@@ -166,9 +166,10 @@ class _Opened:
         names = ["episode", "step", "population", "neuron", "value"]
         if isinstance(self.run, Trace):
             return self.run.events.to_numpy(names)
-        if self.run.events is None:
+        events = self.run.events
+        if events is None:
             raise InputError("the events of this run were not recorded; use record_events=True")
-        return {name: self.run.events[name] for name in names}
+        return {name: events[name] for name in names}
 
 
 def _open(run: Source) -> _Opened:
@@ -176,7 +177,7 @@ def _open(run: Source) -> _Opened:
         run = Trace(run)
     if isinstance(run, Trace):
         names, sizes = run.populations, tuple(int(n) for n in run.sizes)
-        data, seconds = run.data or {}, run.step_seconds
+        data, seconds = run.data or run.started or {}, run.step_seconds
     else:
         names = tuple(p.name for p in run.network.populations)
         sizes = tuple(p.size for p in run.network.populations)
@@ -188,7 +189,7 @@ def _open(run: Source) -> _Opened:
 
 def _entries(run: _Opened) -> Iterator[dict[str, Any]]:
     """Trace events: names of the tracks, then slices; times in microseconds."""
-    duration = 1e6 * run.seconds if run.seconds else 1e3
+    duration = 1e9 * run.seconds if run.seconds else 1e6  # of a step, in ns
     title = " in ".join(str(run.about[k]) for k in ("policy", "env") if k in run.about)
     unit = "" if run.seconds else " (a step is shown as 1 ms: its duration is not known)"
     yield _meta("process_name", 0, {"name": f"{title or 'eventsim run'}{unit}"})
@@ -196,26 +197,30 @@ def _entries(run: _Opened) -> Iterator[dict[str, Any]]:
         yield _meta("thread_name", k, {"name": name})
         yield _meta("thread_sort_index", k, {"sort_index": k})
     at, began, last = 0, 0, None
+
+    def slice_of(name: str, track: int, first: int, end: int, **arguments: Any) -> dict[str, Any]:
+        # Whole nanoseconds, as Perfetto keeps them: a slice ends where the next one begins.
+        start, stop = round(first * duration), round(end * duration)
+        return {
+            **{"name": name, "ph": "X", "pid": 1, "tid": track, "ts": start / 1e3},
+            "dur": (stop - start) / 1e3,
+            **({"args": arguments} if arguments else {}),
+        }
+
     for episode, step, table in run.steps():
         if last is not None and episode != last:
-            yield _slice(f"episode {last}", 0, began * duration, (at - began) * duration, {})
+            yield slice_of(f"episode {last}", 0, began, at)
             began = at
         last = episode
         for k, counts in enumerate(table.tolist()):
-            arguments = {"episode": episode, **dict(zip(_COUNTS, counts, strict=True))}
-            yield _slice(f"step {step}", k + 1, at * duration, duration, arguments)
+            arguments = dict(zip(_COUNTS, counts, strict=True))
+            yield slice_of(f"step {step}", k + 1, at, at + 1, episode=episode, **arguments)
         synops = {name: int(row[2] + row[3]) for name, row in zip(run.names, table, strict=True)}
-        yield {"name": "synops", "ph": "C", "pid": 1, "ts": at * duration, "args": synops}
+        time = round(at * duration) / 1e3
+        yield {"name": "synops", "ph": "C", "pid": 1, "ts": time, "args": synops}
         at += 1
     if last is not None:
-        yield _slice(f"episode {last}", 0, began * duration, (at - began) * duration, {})
-
-
-def _slice(
-    name: str, track: int, start: float, duration: float, arguments: dict[str, Any]
-) -> dict[str, Any]:
-    found = {"name": name, "ph": "X", "pid": 1, "tid": track, "ts": start, "dur": duration}
-    return {**found, "args": arguments} if arguments else found
+        yield slice_of(f"episode {last}", 0, began, at)
 
 
 def _meta(name: str, track: int, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-import re
-import tomllib
-from collections.abc import Iterable
 from dataclasses import replace
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
 from eventsim.analysis.profile import LABELS, Price, Profile
-from eventsim.errors import FileFormatError
+from eventsim.analysis.toml_file import CONFIDENCES, TomlReader
 
 SCHEMA = "eventsim-profile/1"
 GRADED = ("native", "assumed", "none")
 UPDATES = ("every_step", "on_event")
 BASES = ("measured", "simulated", "derived", "average", "assumed")
-CONFIDENCES = ("H", "M", "L")
 ENERGY = {"J": 0, "mJ": -3, "uJ": -6, "nJ": -9, "pJ": -12, "fJ": -15}
 POWER = {"W": 0, "mW": -3, "uW": -6, "nW": -9}
 
@@ -54,23 +49,7 @@ def parse_profile(text: str, where: str) -> Profile:
     return _Reader(text, where).profile()
 
 
-class _Reader:
-    """Holds the text, so that an error can name the line."""
-
-    def __init__(self, text: str, where: str) -> None:
-        self.text = text
-        self.where = where
-        try:
-            self.data: dict[str, Any] = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise FileFormatError(f"is not valid TOML: {error}", where=where) from error
-
-    def fail(self, message: str, table: str, key: str = "") -> FileFormatError:
-        line = find_line(self.text, table, key)
-        where = self.where if line is None else f"{self.where}, line {line}"
-        field = ".".join(part for part in (table, key) if part)
-        return FileFormatError(message, where=where, field=field or None)
-
+class _Reader(TomlReader):
     def profile(self) -> Profile:
         data = self.data
         self.only_known(data, (*_TEXTS, *_LISTS, *LABELS), "")
@@ -208,44 +187,3 @@ class _Reader:
                     raise self.fail("a power and an energy cannot stand in", name, key)
                 return replace(giver, basis="assumed", borrowed_from=target, note=price.note)
         return price
-
-    def only_known(self, found: Iterable[str], known: tuple[str, ...], table: str) -> None:
-        for key in found:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
-                hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
-                raise self.fail(f"is not a known key here; {hint}", table, key)
-
-    def string(self, table: dict[str, Any], name: str, key: str) -> str:
-        if key not in table:
-            raise self.fail("is missing; give a string", name, key)
-        value = table[key]
-        if not isinstance(value, str) or not value.strip():
-            raise self.fail(f"is {value!r}; give a non-empty string", name, key)
-        return value.strip()
-
-    def strings(self, key: str) -> tuple[str, ...]:
-        value = self.data.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
-            raise self.fail("must be a list of sentences", "", key)
-        return tuple(value)
-
-    def choice(self, value: str, choices: tuple[str, ...], table: str, key: str) -> None:
-        if value not in choices:
-            raise self.fail(f"is '{value}'; give one of {', '.join(choices)}", table, key)
-
-
-def find_line(text: str, table: str, key: str) -> int | None:
-    """Line of `key` in `table`, else that of the table's head; best effort, by searching."""
-    current, head = "", None
-    for number, line in enumerate(text.splitlines(), start=1):
-        if match := re.match(r"\s*\[\s*([\w-]+)\s*\]", line):
-            current = match[1]
-            if current == (table or key):
-                head = number
-        elif match := re.match(r"\s*[\"']?([\w-]+)[\"']?\s*=", line):
-            if key and (current, match[1]) == (table, key):
-                return number
-            if (current, match[1]) == ("", table):
-                head = number
-    return head

@@ -189,6 +189,9 @@ def _raster(run: RunView, ident: str) -> str:
             ("all", "Whole run", "Whole run"),
         )
     )
+    reward = ""
+    if run.reward is not None:
+        reward = " Above it the reward of a step, a mean where a point has room for several."
     label = (
         f"Raster of {tables.number(run.n_events)} events of {len(run.names)} layers over "
         f"{tables.number(run.steps)} steps"
@@ -201,7 +204,8 @@ def _raster(run: RunView, ident: str) -> str:
         '<p class="wait">Drawn by a script of this page.</p></div>'
         f'<div class="legend" id="{ident}-legend" aria-hidden="true"></div>'
         f'<figcaption><span id="{ident}-status" role="status"></span> Zoom with the buttons, or '
-        "drag over the picture with a mouse; values are kept to three digits.</figcaption></figure>"
+        "drag over the picture with a mouse; values are kept to three digits."
+        f"{reward}</figcaption></figure>"
     )
 
 
@@ -246,6 +250,9 @@ def _payload(run: RunView) -> dict[str, Any]:
             ],
             "work": _packed(_binned(work, bin_steps).astype("<f4")),
         },
+        "reward": None
+        if run.reward is None
+        else _packed(_binned(run.reward, bin_steps).astype("<f4")),
         "raster": None if run.events is None or not run.steps else _events(run),
     }
 

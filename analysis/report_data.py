@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventsim.analysis.energy import DEFAULT_DEVICES
+from eventsim.analysis.figures import run_data
 from eventsim.errors import FileFormatError, InputError
-from eventsim.records import Trace
+from eventsim.records import Records, Trace
 
 if TYPE_CHECKING:
     from eventsim.network import Network
@@ -35,6 +36,11 @@ class Counted(Protocol):
     @property
     def step(self) -> Int:
         """Step inside its episode, shape (steps,)."""
+        ...
+
+    @property
+    def reward(self) -> Float:
+        """Reward of each step, shape (steps,)."""
         ...
 
     @property
@@ -107,6 +113,7 @@ class RunView:
         First step of every episode, counted over the whole run.
     counts, synops : int64 array of shape (steps, P)
         Events, and MACs and ACs together.
+    reward : float64 array of shape (steps,), or None
     events : dict of str to array, or None
         ``step`` (over the whole run), ``population``, ``neuron`` and ``value`` of the first
         events, in order of steps; None if events were not recorded.
@@ -127,6 +134,7 @@ class RunView:
     starts: Int
     counts: Int
     synops: Int
+    reward: Float | None
     events: dict[str, NDArray[Any]] | None
     n_events: int
     n_shown_steps: int
@@ -184,13 +192,16 @@ def command(data: Mapping[str, Any]) -> str:
     Options of the import, and the path of a device's file, are not among them.
     """
     words = ["eventsim", "run", data["policy"], "--env", data["env"]]
-    words += ["--episodes", str(data["episodes"]), "--seed", str(data["seed"])]
+    # A run that was killed does not know what else came of what it was asked for.
+    asked = data.get("asked", {})
+    words += ["--episodes", str(asked.get("episodes", data["episodes"]))]
+    words += ["--seed", str(data["seed"])]
     for option in ("threshold", "threshold_scale"):
         if data[option] is not None:
             words += [f"--{option.replace('_', '-')}", f"{data[option]:g}"]
     if data["carry_state"]:
         words.append("--carry-state")
-    if data["dense_return"] is None:
+    if not asked.get("dense", data["dense_return"] is not None):
         words.append("--no-dense")
     devices = [row["device"] for row in data["energy"]]
     if devices != list(DEFAULT_DEVICES):
@@ -218,21 +229,24 @@ def _links(network: Network) -> tuple[Link, ...]:
 
 
 def _from_folder(trace: Trace, max_events: int, network: Network | None) -> RunView:
-    data = trace.data
-    if data is None:
-        raise InputError(
-            f"the run in '{trace.folder}' has no run.json, which is written at its end; its events "
-            "and counters open with eventsim.records.Trace"
-        )
-    if network is not None and not is_network_of(network, data):
+    data = run_data(trace)
+    notes: tuple[str, ...] = ()
+    if network is None:
+        network, notes = _own_network(trace, data)
+    elif not is_network_of(network, data):
         raise InputError(
             f"is not that of the run in '{trace.folder}': layers, sizes or weights differ",
             field="networks",
         )
     n = len(trace.populations)
-    columns: dict[str, Int] = {k: np.zeros(0, np.int64) for k in ("episode", "events", "macs")}
+    columns: dict[str, NDArray[Any]] = {
+        k: np.zeros(0, np.int64) for k in ("episode", "events", "macs")
+    }
     if trace.has_counters:
-        columns = trace.counters.to_numpy(["episode", "population", "events", "macs", "acs"])
+        names = ["episode", "population", "events", "macs", "acs"]
+        # Records of a simulator alone have no reward.
+        names += ["reward"] * ("reward" in trace.counters.names)
+        columns = trace.counters.to_numpy(names)
         rows = columns["population"]
         whole = rows.size // n * n
         if (rows[:whole].reshape(-1, n) != np.arange(n)).any():
@@ -244,14 +258,15 @@ def _from_folder(trace: Trace, max_events: int, network: Network | None) -> RunV
         columns["macs"] = columns["macs"] + columns["acs"]
     episode = columns["episode"].reshape(-1, n)[:, 0]
     counts, synops = (columns[k].reshape(-1, n) for k in ("events", "macs"))
-    starts, notes = _starts(episode), trace.notes
+    reward = columns["reward"].reshape(-1, n)[:, 0] if "reward" in columns else None
+    starts, notes = _starts(episode), trace.notes + notes
     if len(counts) != data["steps"]:
         notes += (f"run.json tells of {data['steps']} steps, counters are there for {len(counts)}",)
     events, shown, n_events = None, 0, 0
     if trace.has_events:
         n_events = len(trace.events)
         shown = _steps_within(counts, max_events)
-        events = _first_events(trace, starts, shown, trace.sizes)
+        events = _first_events(trace.events, starts, shown, trace.sizes)
     label = Path(os.path.abspath(trace.folder)).name
     links = _stated_links(data) if network is None else _links(network)
     return RunView(
@@ -260,6 +275,7 @@ def _from_folder(trace: Trace, max_events: int, network: Network | None) -> RunV
         starts,
         counts,
         synops,
+        reward,
         events,
         n_events,
         shown,
@@ -269,19 +285,35 @@ def _from_folder(trace: Trace, max_events: int, network: Network | None) -> RunV
     )
 
 
+def _own_network(trace: Trace, data: Mapping[str, Any]) -> tuple[Network | None, tuple[str, ...]]:
+    """Return the network that lies in the folder, and what to say if it is of no use."""
+    try:
+        network = trace.network
+    except FileFormatError as error:
+        return None, (str(error),)
+    if network is not None and not is_network_of(network, data):
+        return None, ("the network in the folder is that of another run, and is left out",)
+    return network, ()
+
+
 def _from_memory(run: Finished, max_events: int) -> RunView:
     counters = run.counters
     episode = np.asarray(counters.episode, np.int64)
     counts = np.asarray(counters.events, np.int64)
     starts = _starts(episode)
     events, shown, n_events = None, 0, 0
-    if run.events is not None:
-        n_events = int(run.events["step"].size)
-        shown = _steps_within(counts, max_events)
-        step = run.events["step"] + _at(starts, run.events["episode"])
+    # Those that lie in a folder are read no further than they are shown.
+    recorded = getattr(run, "recorded", None)
+    if isinstance(recorded, Records):
+        n_events, shown = len(recorded), _steps_within(counts, max_events)
+        sizes = np.array([p.size for p in run.network.populations])
+        events = _first_events(recorded, starts, shown, sizes)
+    elif (held := run.events) is not None:
+        n_events, shown = int(held["step"].size), _steps_within(counts, max_events)
+        step = held["step"] + _at(starts, held["episode"])
         kept = step < shown
         events = {"step": step[kept]}
-        events |= {name: run.events[name][kept] for name in ("population", "neuron", "value")}
+        events |= {name: held[name][kept] for name in ("population", "neuron", "value")}
     notes = ("the run was interrupted: its last episode is not whole",)
     return RunView(
         Path(str(run.data["policy"])).name,
@@ -289,6 +321,7 @@ def _from_memory(run: Finished, max_events: int) -> RunView:
         starts,
         counts,
         np.asarray(counters.macs + counters.acs, np.int64),
+        np.asarray(counters.reward, np.float64),
         events,
         n_events,
         shown,
@@ -298,11 +331,11 @@ def _from_memory(run: Finished, max_events: int) -> RunView:
     )
 
 
-def _first_events(trace: Trace, starts: Int, shown: int, sizes: Int) -> dict[str, NDArray[Any]]:
+def _first_events(records: Records, starts: Int, shown: int, sizes: Int) -> dict[str, NDArray[Any]]:
     """Read events chunk by chunk, until the first one past the steps that are shown."""
     names = ("step", "population", "neuron", "value")
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
-    for chunk in trace.events.chunks(["episode", *names]):
+    for chunk in records.chunks(["episode", *names]):
         if (chunk["episode"] >= starts.size).any() or (chunk["episode"] < 0).any():
             kept = (chunk["episode"] < starts.size) & (chunk["episode"] >= 0)
             chunk = {name: column[kept] for name, column in chunk.items()}
@@ -311,7 +344,7 @@ def _first_events(trace: Trace, starts: Int, shown: int, sizes: Int) -> dict[str
             raise FileFormatError(
                 "names a neuron that its population does not have; events and run.json are of "
                 "different runs",
-                where=str(trace.folder / "events"),
+                where=str(records.paths[0].parent),
             )
         kept = (chunk["step"] >= 0) & (chunk["step"] < shown)
         for name in names:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,7 +16,7 @@ from eventsim.models.policy import Policy
 if TYPE_CHECKING:
     import gymnasium as gym
 
-    from eventsim.models.pruning import Scope
+    from eventsim.optimize_outcome import Outcome
     from eventsim.result import Run
 
     Env: TypeAlias = gym.Env[Any, Any]
@@ -128,16 +130,7 @@ def evaluate(
 
 
 def calibrate(
-    policy: PolicyLike,
-    env: str | None = None,
-    *,
-    threshold_scale: float,
-    sparsity: float = 0.0,
-    scope: Scope = "global",
-    refit: bool = False,
-    episodes: int = 5,
-    seed: int = 0,
-    progress: bool | None = None,
+    policy: PolicyLike, env: str | None = None, *, threshold_scale: float, **options: Any
 ) -> Policy:
     """Prune a policy, and set its thresholds from what its neurons do in the environment.
 
@@ -147,8 +140,11 @@ def calibrate(
         A policy, or what `load` takes.
     env : str, optional
         Default: the one named in the policy's metadata.
-    threshold_scale, sparsity, scope, refit, episodes, seed, progress
-        As for `eventsim.models.calibration.calibrate`.
+    threshold_scale : float
+        Thresholds in units of each neuron's spread, >= 0.
+    **options
+        Those of `eventsim.models.calibration.calibrate`: ``sparsity``, ``scope``, ``refit``,
+        ``episodes``, ``seed`` and ``progress``.
 
     Returns
     -------
@@ -157,16 +153,139 @@ def calibrate(
     """
     from eventsim.models import calibration
 
-    return calibration.calibrate(
+    source, _ = _policy(policy, env)
+    return calibration.calibrate(source, env, threshold_scale=threshold_scale, **options)
+
+
+def optimize(
+    policy: PolicyLike,
+    env: str | None = None,
+    *,
+    out: str | os.PathLike[str],
+    max_loss: float = 0.01,
+    budget: str | float = "20m",
+    weight_bits: int = 32,
+    seed: int = 0,
+    workdir: str | os.PathLike[str] | None = None,
+    effort: Mapping[str, Any] | None = None,
+    progress: bool | None = None,
+) -> Outcome:
+    """Find the cheapest event-driven version of a policy that still does the job.
+
+    Shrinks, prunes and distils the policy with events in the loop, chooses among what came of it by
+    a sequential test, and bounds the loss of the chosen one by fresh episodes (docs/optimize.md).
+
+    Parameters
+    ----------
+    policy : Policy, str or path
+        The teacher: a policy, or what `load` takes.
+    env : str, optional
+        Default: the one named in the policy's metadata.
+    out : path
+        Where the policy is written; the front (CSV, PNG) and the figures (JSON) go beside it.
+    max_loss : float, optional
+        Largest loss, ``(teacher - policy) / (teacher - random)`` in the mean.
+    budget : str or float, optional
+        Time that it may take, such as ``"20m"``, or seconds.
+    weight_bits : int, optional
+        32, 8 or 4.
+    seed : int, optional
+    workdir : path, optional
+        Where the state is kept: the same call continues after an interruption. Default: beside
+        `out`, with the suffix ``.work``.
+    effort : mapping, optional
+        Fields of `eventsim.models.optimize.Settings`: how hard the search tries, whatever the
+        budget.
+    progress : bool, optional
+        Say on stderr how far it is; default: on a terminal.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    InputError
+        If the policy is not better than random actions or not deterministic in the environment, or
+        does not fit it; if an option is out of range, or the budget is too small.
+    OutputError
+        If the results cannot be written; said before the work begins.
+    MissingDependencyError
+        If torch is not installed.
+    """
+    from eventsim import optimize_run
+    from eventsim.optimize_state import Settings, seconds_of
+
+    named, name = _policy(policy, env)
+    return optimize_run.optimize(
+        named,
+        env,
+        out=out,
+        settings=Settings(max_loss, seconds_of(budget), weight_bits, seed),
+        name=name,
+        workdir=workdir,
+        say=_teller(progress),
+        effort=effort,
+    )
+
+
+def finetune(
+    policy: PolicyLike,
+    env: str | None = None,
+    *,
+    steps: int = 100_000,
+    sparsity: float | None = None,
+    learning_rate: float = 1e-4,
+    algorithm: str | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Policy:
+    """Let a pruned policy learn on by reinforcement, masks and thresholds in the loop.
+
+    Parameters
+    ----------
+    policy : Policy, str or path
+        A policy, or what `load` takes.
+    env : str, optional
+        Default: the one named in the policy's metadata.
+    steps : int, optional
+        Environment steps.
+    sparsity : float, optional
+        Share of the weights that is zero at the end, grown to gradually; default what it is.
+    learning_rate : float, optional
+    algorithm : str, optional
+        PPO, SAC, TD3 or DQN; default the one that trained it, or its nearest of kin.
+    seed : int, optional
+    progress : bool, optional
+        Say on stderr how far it is; default: on a terminal.
+
+    Returns
+    -------
+    Policy
+        The best seen by events; `Policy.save` writes it.
+
+    Raises
+    ------
+    InputError, UnsupportedError, MissingDependencyError, SimulationError
+        As `eventsim.models.finetune.finetune`.
+    """
+    from eventsim.models import finetune as module
+
+    say = _teller(progress)
+
+    def on_look(look: module.Look, _: Policy) -> None:
+        say(
+            f"{look.steps:,} steps, {100 * look.sparsity:.1f}% pruned: return {look.mean:.4g}"
+            f"{', kept' if look.kept else ''}"
+        )
+
+    return module.finetune(
         _policy(policy, env)[0],
         env,
-        threshold_scale=threshold_scale,
-        sparsity=sparsity,
-        scope=scope,
-        refit=refit,
-        episodes=episodes,
+        settings=module.Settings(steps=steps, sparsity=sparsity, learning_rate=learning_rate),
+        algorithm=algorithm,
         seed=seed,
-        progress=progress,
+        on_look=on_look,
     )
 
 
@@ -191,6 +310,17 @@ def prune(policy: PolicyLike, sparsity: float, **options: Any) -> Policy:
 
     source, _ = _policy(policy, None)
     return source.with_network(pruning.prune(source.network, sparsity, **options))
+
+
+def _teller(progress: bool | None) -> Callable[[str], None]:
+    """Return what tells on stderr how far it is; by default only where somebody looks."""
+
+    def say(text: str) -> None:
+        if sys.stderr.isatty() if progress is None else progress:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+    return say
 
 
 def _policy(policy: PolicyLike, env: str | Env | None) -> tuple[Policy, str | None]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from eventsim.neurons import Delta
 from eventsim.onnx_bytes import OPERATORS, onnx_model
 from eventsim.simulator import Simulator
 from eventsim.trace import CounterRecorder, EventRecorder
+
+if TYPE_CHECKING:
+    from eventsim.models.policy import Policy
 
 Float = NDArray[np.float64]
 Step = Callable[[Any], Any]
@@ -149,22 +152,39 @@ def _agent(name: str, folder: Path, env_id: str, n_steps: int) -> Case:
     from eventsim.models.rollout import make_env
 
     policy = load_policy(folder, env=env_id)
-    env, session = make_env(env_id), policy.dense_session()
-    rows: list[Float] = []
+    env = make_env(env_id)
     try:
-        seed = 0
-        while len(rows) < n_steps:
-            observation, _ = env.reset(seed=seed)
-            session.reset()
-            done, seed = False, seed + 1
-            while not done and len(rows) < n_steps:
-                action = session.act(observation)
-                rows.append(np.array(session.inputs))
-                observation, _, terminated, truncated, _ = env.step(action)
-                done = terminated or truncated
+        return Case(name, "agent", policy.network, record(policy, env, n_steps))
     finally:
         env.close()
-    return Case(name, "agent", policy.network, np.array(rows))
+
+
+def record(policy: Policy, env: Any, n_steps: int) -> Float:
+    """Play episodes with the dense policy from seed 0 on, and return what its network is given.
+
+    Parameters
+    ----------
+    policy : Policy
+    env : gymnasium.Env
+    n_steps : int
+
+    Returns
+    -------
+    float64 array of shape (n_steps, n_inputs)
+    """
+    session = policy.dense_session()
+    rows: list[Float] = []
+    seed = 0
+    while len(rows) < n_steps:
+        observation, _ = env.reset(seed=seed)
+        session.reset()
+        done, seed = False, seed + 1
+        while not done and len(rows) < n_steps:
+            action = session.act(observation)
+            rows.append(np.array(session.inputs))
+            observation, _, terminated, truncated, _ = env.step(action)
+            done = terminated or truncated
+    return np.array(rows)
 
 
 def _random(name: str, sizes: Sequence[int], activation: str, n_steps: int) -> Case:
@@ -184,8 +204,18 @@ def _pruned(weights: NDArray[Any], share: float) -> NDArray[Any]:
     return np.where(size <= np.quantile(size, share), 0, weights)
 
 
-def contenders(case: Case, peers: Sequence[str] = PEERS) -> dict[str, Contender]:
-    """Step functions and the inputs in each one's own form; peers that are absent are left out.
+def contenders(
+    case: Case, peers: Sequence[str] = PEERS, report: Callable[[str], Any] = str
+) -> dict[str, Contender]:
+    """Step functions and the inputs in each one's own form.
+
+    Parameters
+    ----------
+    case : Case
+    peers : sequence of str, optional
+    report : callable, optional
+        Told in one sentence of a peer that is left out, as it is not installed or cannot run the
+        network.
 
     Raises
     ------
@@ -193,7 +223,8 @@ def contenders(case: Case, peers: Sequence[str] = PEERS) -> dict[str, Contender]
         If a peer's outputs at thresholds 0 are further than 1e-5 from the dense forward pass,
         relative to the largest output.
     """
-    weights, biases, activations = case.layers()
+    chain = _obstacle(case.network)
+    weights, biases, activations = ([], [], []) if chain else case.layers()
     single = case.inputs.astype(np.float32)
     table: dict[str, Contender] = {"eventsim": (Simulator(case.network).step, case.inputs)}
     makers: Mapping[str, Callable[[], Contender]] = {
@@ -202,10 +233,13 @@ def contenders(case: Case, peers: Sequence[str] = PEERS) -> dict[str, Contender]
         "numpy": lambda: _numpy(weights, biases, activations, single),
     }
     for name in peers:
+        if chain:
+            report(f"{name} is left out: {chain}")
+            continue
         try:
             table[name] = makers[name]()
         except ImportError:
-            continue
+            report(f"{name} is left out: it is not installed")
     n = min(100, len(single))
     exact = DenseForward(case.network).run(case.inputs[:n])
     exact_simulator = Simulator(case.network.with_thresholds(0.0))
@@ -216,6 +250,22 @@ def contenders(case: Case, peers: Sequence[str] = PEERS) -> dict[str, Contender]
         if error > 1e-5:
             raise SimulationError(f"{name} is {error:.1e} off the dense forward pass")
     return table
+
+
+def _obstacle(network: Network) -> str:
+    """Why the peers' chain of dense layers is not this network; empty if it is."""
+    populations, projections = network.populations, network.projections
+    names = [p.name for p in populations]
+    for q, ends in zip(projections, itertools.pairwise(names), strict=False):
+        if (q.source, q.target) != ends or q.delay:
+            return "the network is not a chain of layers"
+    if len(projections) != len(populations) - 1 or network.outputs != (names[-1],):
+        return "the network is not a chain of layers"
+    for p in populations[1:]:
+        if not isinstance(p.neuron, Delta) or p.neuron.activation.name not in OPERATORS:
+            name = getattr(getattr(p.neuron, "activation", p.neuron), "name", p.neuron.kind)
+            return f"the activation '{name}' is not among those compared"
+    return ""
 
 
 def _onnxruntime(
@@ -306,38 +356,55 @@ def bench_steps(
     all_cases: Sequence[Case], rounds: int = 40, block: int = 100
 ) -> list[dict[str, Any]]:
     """One row a network and setting: medians, ratio to each peer, and what a step did."""
-    rows = []
-    for case in all_cases:
-        for setting, (pruned, scale, noise) in SETTINGS.items():
-            here = case.changed(pruned, scale, noise)
-            times = interleaved(contenders(here), rounds, block)
-            simulator = Simulator(here.network)
-            simulator.run(here.inputs)
-            totals, n = simulator.totals, simulator.step_index
-            rows.append(
-                {
-                    "network": case.name,
-                    "weights": case.source,
-                    "setting": setting,
-                    "microseconds": {k: round(float(np.median(v)), 3) for k, v in times.items()},
-                    "quartiles": {
-                        k: [round(float(q), 3) for q in np.quantile(v, [0.25, 0.75])]
-                        for k, v in times.items()
-                    },
-                    "ratio": {
-                        k: round(float(np.median(v / times["eventsim"])), 3)
-                        for k, v in times.items()
-                        if k != "eventsim"
-                    },
-                    "engine": simulator.engine,
-                    "events": round(float(totals.events.sum()) / n, 1),
-                    "evaluations": round(float(totals.evaluations.sum()) / n, 1),
-                    "synops": round(totals.synops / n, 1),
-                    "executed_macs": round(float(totals.executed_macs.sum()) / n, 1),
-                    "dense_macs": here.network.dense_macs(),
-                }
-            )
-    return rows
+    return [
+        {"setting": setting, **bench_case(case.changed(*working_point), rounds, block)}
+        for case in all_cases
+        for setting, working_point in SETTINGS.items()
+    ]
+
+
+def bench_case(
+    case: Case, rounds: int = 40, block: int = 100, report: Callable[[str], Any] = str
+) -> dict[str, Any]:
+    """Medians and quartiles of a network as it is, ratio to each peer, and what a step did.
+
+    Parameters
+    ----------
+    case : Case
+        With at least `block` inputs.
+    rounds, block : int
+        As for `interleaved`.
+    report : callable
+        As for `contenders`.
+
+    Raises
+    ------
+    SimulationError
+        As `contenders`.
+    """
+    times = interleaved(contenders(case, report=report), rounds, block)
+    simulator = Simulator(case.network)
+    simulator.run(case.inputs)
+    totals, n = simulator.totals, simulator.step_index
+    return {
+        "network": case.name,
+        "weights": case.source,
+        "microseconds": {k: round(float(np.median(v)), 3) for k, v in times.items()},
+        "quartiles": {
+            k: [round(float(q), 3) for q in np.quantile(v, [0.25, 0.75])] for k, v in times.items()
+        },
+        "ratio": {
+            k: round(float(np.median(v / times["eventsim"])), 3)
+            for k, v in times.items()
+            if k != "eventsim"
+        },
+        "engine": simulator.engine,
+        "events": round(float(totals.events.sum()) / n, 1),
+        "evaluations": round(float(totals.evaluations.sum()) / n, 1),
+        "synops": round(totals.synops / n, 1),
+        "executed_macs": round(float(totals.executed_macs.sum()) / n, 1),
+        "dense_macs": case.network.dense_macs(),
+    }
 
 
 def bench_sequences(all_cases: Sequence[Case], rounds: int = 20) -> list[dict[str, Any]]:

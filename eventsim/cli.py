@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eventsim import __version__, cli_report
+from eventsim.cli_bench import bench
 from eventsim.cli_energy import energy
+from eventsim.cli_optimize import finetune, optimize
+from eventsim.cli_simulate import simulate
 from eventsim.errors import EventsimError, InputError
 
 if TYPE_CHECKING:
@@ -273,7 +276,11 @@ def calibrate(
     console.show_policy(console.console(), calibrated, str(out))
 
 
+app.command()(optimize)
+app.command()(finetune)
 app.command()(energy)
+app.command()(bench)
+app.command()(simulate)
 cli_report.register(app)
 
 

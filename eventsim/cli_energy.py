@@ -40,7 +40,7 @@ def energy(
 
     if device and all_devices:
         raise InputError("give --device or --all, not both")
-    data = _read(run)
+    data, remarks = _read(run)
     names = device or (list_profiles() if all_devices else DEFAULT_DEVICES)
     estimates = [estimate_run(data, name, step_seconds=step_seconds) for name in names]
     if json:
@@ -48,6 +48,8 @@ def energy(
         return
     to = console.console()
     to.print(tables.heading(data))
+    for remark in remarks:
+        to.print(f"note: {remark}")
     to.print()
     rows = [_plain(estimate) for estimate in estimates]
     console.show_table(to, tables.energy_table({"energy": rows}))
@@ -57,21 +59,24 @@ def energy(
     _list(to, "Sources", list(sources))
 
 
-def _read(run: Path) -> dict[str, Any]:
-    import json
+def _read(run: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Figures of a run, and what has to be said about them."""
+    from eventsim.analysis.figures import run_data
+    from eventsim.records import Trace
+    from eventsim.run_json import read_json
 
+    if run.is_dir() and not (run / "run.json").is_file():
+        trace = Trace(run)
+        return run_data(trace), trace.notes
     path = run / "run.json" if run.is_dir() else run
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not path.is_file():
         raise UnknownNameError(
             f"there is no run at '{path}'; give the folder that 'eventsim run --out' wrote"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise FileFormatError(f"cannot be read as a run.json ({error})", where=str(path)) from error
-    if not isinstance(data, dict) or "layers" not in data:
+        )
+    data = read_json(path)
+    if "layers" not in data:
         raise FileFormatError("is not a run.json: it has no layers", where=str(path))
-    return data
+    return data, ()
 
 
 def _plain(estimate: EnergyEstimate) -> dict[str, Any]:

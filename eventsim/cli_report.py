@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from eventsim.errors import InputError
 
 if TYPE_CHECKING:
     from eventsim.network import Network
+    from eventsim.records import Trace
 
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a run: the DIR of run --out.")
@@ -34,8 +35,8 @@ def report(
         typer.Option(
             "--policy",
             metavar="NAME|FILE",
-            help="Policy of the run, for the mapping onto chips; repeat it for the second run. "
-            "Those of the zoo are found by themselves.",
+            help="Policy of the run, for the mapping onto chips, where its folder does not hold "
+            "the network; repeat it for the second run.",
         ),
     ] = None,
     max_events: Annotated[
@@ -53,7 +54,7 @@ def report(
     if len(named) > len(runs):
         raise InputError(f"--policy is given {len(named)} times for {len(runs)} runs")
     networks = [
-        _network(trace.data, named[k] if k < len(named) else None) for k, trace in enumerate(traces)
+        _network(trace, named[k] if k < len(named) else None) for k, trace in enumerate(traces)
     ]
     page = make(*traces, out=out, networks=networks, max_events=max_events)
     typer.echo(f"Written to {out} ({len(page.encode()) / 1e6:.1f} MB; it needs nothing else)")
@@ -71,15 +72,21 @@ def export(
     typer.echo(f"Written to {to_chrome_trace(run, out)}; open it at ui.perfetto.dev")
 
 
-def _network(data: dict[str, Any] | None, named: str | None) -> Network | None:
-    """Return the network of a run: as named, or of the zoo if run.json names one that fits."""
+def _network(trace: Trace, named: str | None) -> Network | None:
+    """Return the network of a run: as named, or of the zoo if run.json names one that fits.
+
+    A run's own network, if its folder holds it, is found by the report itself.
+    """
     from eventsim.analysis.report_data import is_network_of
     from eventsim.models.importers import load_policy, zoo_files
+    from eventsim.recording import NETWORK
 
+    data = trace.data
     if named is not None:
-        env = None if data is None else data["env"]
-        return load_policy(named, env=env).network
-    if data is None or str(data["policy"]).lower() not in zoo_files():
+        return load_policy(named, env=None if data is None else data["env"]).network
+    if data is None or data["policy"].lower() not in zoo_files():
+        return None
+    if (trace.folder / NETWORK).is_file():
         return None
     network = load_policy(data["policy"]).network
     # The zoo of another version may have another policy of that name.

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eventsim.errors import NetworkError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array
 
 WeightArray: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 IndexArray: TypeAlias = NDArray[np.int64]
@@ -83,6 +87,11 @@ class Connectivity(ABC):
         weights : array of shape (n_synapses,)
         """
 
+    def indexed(self) -> Rows:
+        """Surviving synapses in the lean form that spiking networks run on."""
+        pointers, targets, weights = self.rows()
+        return Rows(self.shape, pointers, targets.astype(np.uint32), weights)
+
     @abstractmethod
     def to_dense(self) -> WeightArray:
         """Weights as array of shape (target size, source size)."""
@@ -123,8 +132,13 @@ class Dense(Connectivity):
     def to_dense(self) -> WeightArray:
         return self.weights
 
+    # float64 once: a cast in every step of the dense pass would be most of the step.
+    @cached_property
+    def _matrix(self) -> NDArray[np.float64]:
+        return self.weights.astype(np.float64, copy=False)
+
     def __matmul__(self, source: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(self.weights.astype(np.float64) @ source, dtype=np.float64)
+        return np.asarray(self._matrix @ source, dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,13 +172,127 @@ class Sparse(Connectivity):
         dense[self.targets, sources] = self.weights
         return dense
 
-    def __matmul__(self, source: NDArray[np.float64]) -> NDArray[np.float64]:
+    @cached_property
+    def _matrix(self) -> csc_array:
         from scipy.sparse import csc_array
 
-        matrix = csc_array(
-            (self.weights.astype(np.float64), self.targets, self.pointers), shape=self.size
-        )
-        return np.asarray(matrix @ source, dtype=np.float64)
+        weights = self.weights.astype(np.float64, copy=False)
+        return csc_array((weights, self.targets, self.pointers), shape=self.size)
+
+    def __matmul__(self, source: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(self._matrix @ source, dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows(Connectivity):
+    """Targets of every source, lean: 4 bytes a synapse with one weight for all, 8 with float32.
+
+    Parameters
+    ----------
+    size : (int, int)
+        (target size, source size).
+    pointers : int64 array of shape (source size + 1,)
+        Synapses of source i are ``pointers[i]:pointers[i + 1]``.
+    targets : uint32 array of shape (n,)
+        A target may be named more than once: then there are that many synapses.
+    weights : float, or float32 or float64 array of shape (n,)
+        One for all synapses, or one a synapse.
+
+    Raises
+    ------
+    NetworkError
+        If the arrays contradict each other.
+    """
+
+    size: tuple[int, int]
+    pointers: IndexArray
+    targets: NDArray[np.uint32]
+    weights: Any
+    kind: ClassVar[str] = "rows"
+
+    def __post_init__(self) -> None:
+        pointers, targets = np.asarray(self.pointers), np.asarray(self.targets)
+        if targets.dtype != np.uint32 or targets.ndim != 1:
+            raise NetworkError("must be a uint32 array", where="connectivity", field="targets")
+        fits = pointers.shape == (self.size[1] + 1,) and pointers.dtype == np.int64
+        if not fits or pointers[0] or pointers[-1] != targets.size or (np.diff(pointers) < 0).any():
+            raise NetworkError(
+                f"must be {self.size[1] + 1} int64 numbers that ascend from 0 to {targets.size}",
+                where="connectivity",
+                field="pointers",
+            )
+        if targets.size and int(targets.max()) >= self.size[0]:
+            raise NetworkError(
+                f"name target {int(targets.max())} of {self.size[0]}",
+                where="connectivity",
+                field="targets",
+            )
+        weights = self.weights
+        if np.ndim(weights) == 0:
+            weights = float(weights)
+            if not np.isfinite(weights):
+                raise NetworkError(f"is {weights}", where="connectivity", field="weights")
+        else:
+            weights = floating(np.asarray(weights), "connectivity")
+            if weights.shape != targets.shape:
+                raise NetworkError(
+                    f"have shape {weights.shape}, expected {targets.shape}",
+                    where="connectivity",
+                    field="weights",
+                )
+        object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
+        object.__setattr__(self, "weights", weights)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.size
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all synapses have one weight."""
+        return isinstance(self.weights, float)
+
+    @property
+    def n_synapses(self) -> int:
+        if self.uniform:
+            return int(self.targets.size) if self.weights != 0.0 else 0
+        return int(np.count_nonzero(self.weights))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float64) if self.uniform else self.weights.dtype
+
+    def rows(self) -> tuple[IndexArray, NDArray[np.int64], WeightArray]:
+        lean = self.indexed()
+        weights = np.broadcast_to(np.asarray(lean.weights, lean.dtype), lean.targets.shape)
+        sources = np.repeat(np.arange(self.size[1]), np.diff(lean.pointers))
+        order = np.lexsort((lean.targets, sources))
+        return lean.pointers, lean.targets[order].astype(np.int64), weights[order]
+
+    def indexed(self) -> Rows:
+        """Itself without exact zeros; no copy where there are none."""
+        if self.n_synapses == self.targets.size:
+            return self
+        keep = np.zeros(self.targets.size, np.bool_) if self.uniform else self.weights != 0.0
+        kept = np.zeros(keep.size + 1, np.int64)
+        np.cumsum(keep, out=kept[1:])
+        weights = self.weights if self.uniform else self.weights[keep]
+        return Rows(self.size, kept[self.pointers], self.targets[keep], weights)
+
+    def to_dense(self) -> WeightArray:
+        dense = np.zeros(self.size, self.dtype)
+        sources = np.repeat(np.arange(self.size[1]), np.diff(self.pointers))
+        np.add.at(dense, (self.targets, sources), self.weights)
+        return dense
+
+    def __matmul__(self, source: NDArray[np.float64]) -> NDArray[np.float64]:
+        values = np.asarray(source, np.float64)
+        sources = np.repeat(np.arange(self.size[1]), np.diff(self.pointers))
+        weights = np.broadcast_to(np.asarray(self.weights, np.float64), self.targets.shape)
+        result = np.zeros((self.size[0], *values.shape[1:]))
+        weights = weights.reshape(-1, *[1] * (values.ndim - 1))
+        np.add.at(result, self.targets, weights * values[sources])
+        return result
 
 
 def connectivity(weights: Any, where: str) -> Connectivity:

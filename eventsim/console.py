@@ -48,7 +48,8 @@ def show_run(to: Console, run: Run, folder: Path | None) -> None:
     if folder is None:
         to.print(Text("Nothing was written; --out DIR keeps the figures, events and raster."))
     else:
-        to.print(Text(f"Written to {folder}: {', '.join(FILES)}"))
+        written = [name for name in FILES if (folder / name).is_file()]
+        to.print(Text(f"Written to {folder}: {', '.join(written)}"))
 
 
 def show_policy(to: Console, policy: Policy, name: str) -> None:

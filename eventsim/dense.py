@@ -44,12 +44,6 @@ class DenseForward:
             p.name: max((q.delay for q in network.outgoing(p.name)), default=0)
             for p in network.populations
         }
-        # float64 weights once: a cast in every step would be most of the step.
-        self._dense = {
-            q.name: q.weights.to_dense().astype(np.float64)
-            for q in network.projections
-            if q.weights.kind == "dense"
-        }
         self.activations: dict[str, Float] = {}
         self.pre_activations: dict[str, Float] = {}
         self._history: dict[str, deque[Float]] = {}
@@ -99,11 +93,7 @@ class DenseForward:
                         source = self._history[q.source][-q.delay]
                     else:
                         continue
-                    u += (
-                        self._dense[q.name] @ source
-                        if q.name in self._dense
-                        else q.weights @ source
-                    )
+                    u += q.weights @ source
                 self.pre_activations[name] = u
                 new[name] = population.neuron.activation(u)
             elif isinstance(population.neuron, MaxPool):

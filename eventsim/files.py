@@ -55,6 +55,7 @@ Arrays: TypeAlias = dict[str, NDArray[Any]]
 Record: TypeAlias = dict[str, Any]
 
 SCHEMA = "eventsim-policy/1"
+STATE_SCHEMA = "eventsim-state/1"
 KEY = "eventsim"
 _OWN = ("schema", "name", "populations", "projections", "outputs", "tensors")
 _DTYPES = ("float32", "float64", "int64", "int32", "int8", "uint8", "bool")
@@ -151,6 +152,41 @@ def load(path: str | os.PathLike[str]) -> Stored:
     prefix = "data/"
     data = {n.removeprefix(prefix): a for n, a in tensors.items() if n.startswith(prefix)}
     return Stored(network, extra, data)
+
+
+def save_state(path: str | os.PathLike[str], arrays: tuple[NDArray[Any], ...]) -> None:
+    """Write the arrays of a simulator's state, in order, to a safetensors file.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    tensors = {f"{k:03d}": np.require(a, requirements="C") for k, a in enumerate(arrays)}
+    listed = {name: [a.dtype.name, list(a.shape)] for name, a in tensors.items()}
+    _write(Path(path), tensors, _to_json({"schema": STATE_SCHEMA, "tensors": listed}))
+
+
+def load_state(path: str | os.PathLike[str]) -> tuple[NDArray[Any], ...]:
+    """Read the arrays that `save_state` wrote.
+
+    Raises
+    ------
+    FileFormatError
+        If there is no such file, or it is damaged or foreign.
+    """
+    where = f"'{os.fspath(path)}'"
+    text, tensors = _read(Path(path), where)
+    header = _from_json(text, where)
+    if header.get("schema") != STATE_SCHEMA:
+        raise FileFormatError(
+            f"is {header.get('schema')!r}, but a state is {STATE_SCHEMA!r}; give a file that "
+            "SimulatorState.save wrote",
+            where=where,
+            field="schema",
+        )
+    _check_tensors(header, tensors, where)
+    return tuple(tensors[name] for name in sorted(tensors))
 
 
 @dataclass(frozen=True)

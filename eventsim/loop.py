@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from eventsim.errors import InputError
 from eventsim.models import rollout
 from eventsim.progress import EpisodeBar
+from eventsim.recording import EVENT_COLUMNS
+from eventsim.records import Records
 from eventsim.result import StepCounters
+from eventsim.run_recording import RunRecorder
 from eventsim.simulator import Simulator
 from eventsim.trace import CounterRecorder, EventRecorder, Hook
 
@@ -48,6 +51,10 @@ def environment(policy: Policy, env: str | Env | None, *, render: bool = False) 
     if not isinstance(env, str):
         return env
     return rollout.make_for(policy, env, **({"render_mode": "rgb_array"} if render else {}))
+
+
+# Numbers of an action that is kept.
+_LONGEST_ACTION = 32
 
 
 class Worlds:
@@ -133,18 +140,20 @@ class Recording(Player):
         policy: Policy,
         carry_state: bool,
         hooks: Sequence[Hook],
-        record_events: bool,
+        events: EventRecorder | RunRecorder | None,
         engine: str,
         seconds: float | None,
     ) -> None:
         self.policy = policy
         self.network: Network = policy.network
         self._counters = CounterRecorder()
-        self._events = EventRecorder() if record_events else None
+        self._events = events
         own = [self._counters] if self._events is None else [self._counters, self._events]
         dt = 1.0 if seconds is None else seconds
         super().__init__(policy.session(hooks=(*own, *hooks), engine=engine, dt=dt), carry_state)
         self._rewards: list[float] = []
+        self._action = np.zeros(0)
+        self._actions: list[NDArray[np.float64]] = []
         self._starts: list[int] = []
         self._resets: list[int] = []  # steps before each reset
         # The same inputs with every threshold at 0: what unchanged values alone save.
@@ -169,18 +178,26 @@ class Recording(Player):
             if self._twin is not None:
                 self._twin.reset()
         self._starts.append(self.n_steps)
+        if isinstance(self._events, RunRecorder):
+            self._events.begin_episode()
 
     def act(self, observation: Any) -> Any:
         action = super().act(observation)
+        self._action = _numbers(action)
         if self.on_act is not None:
             self.on_act()
         return action
 
     def step(self, reward: float) -> None:
         """Count a complete step."""
+        if self._actions and self._action.size != self._actions[0].size:
+            self._action = np.full(self._actions[0].size, np.nan)
         if self._twin is not None:
             self._twin.step(self.session.inputs)
             self._twin_synops.append(self._twin.counters.synops)
+        if isinstance(self._events, RunRecorder):
+            self._events.commit(reward, self._action)
+        self._actions.append(self._action)
         self._rewards.append(reward)
 
     def first_steps(self) -> NDArray[np.bool_]:
@@ -200,16 +217,21 @@ class Recording(Player):
             step=steps - starts[episode],
             reward=np.array(self._rewards, np.float64),
             table=self._counters.table[: self.n_steps],
+            action=np.stack(self._actions[: self.n_steps]) if self.n_steps else None,
         )
 
     def synops_at_zero(self, synops: int) -> int:
         """MACs and ACs of the same steps with every threshold at 0."""
         return synops if self._twin is None else sum(self._twin_synops[: self.n_steps])
 
-    def events(self) -> dict[str, NDArray[Any]] | None:
+    def events(self, counters: StepCounters) -> dict[str, NDArray[Any]] | Records | None:
         """Events of the steps that count, numbered by episode and step inside it."""
         if self._events is None:
             return None
+        if isinstance(self._events, RunRecorder):
+            n_events = int(counters.events.sum())
+            path = self._events.gather(n_events)
+            return Records((path,), counters.populations, EVENT_COLUMNS, n_events)
         arrays = self._events.to_arrays()
         # The recorder counts resets, also the ones made before the first episode.
         resets = np.array(self._resets, np.int64)
@@ -219,6 +241,15 @@ class Recording(Player):
         episode = np.searchsorted(starts, overall, side="right") - 1
         arrays |= {"episode": episode, "step": overall - starts[episode]}
         return {name: array[keep] for name, array in arrays.items()}
+
+
+def _numbers(action: Any) -> NDArray[np.float64]:
+    """Return an action of a few numbers as an array; none for a longer or structured one."""
+    try:
+        found = np.asarray(action, np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        return np.zeros(0)
+    return found if found.size <= _LONGEST_ACTION else np.zeros(0)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from eventsim.errors import NetworkError, UnknownNameError
 from eventsim.neurons import Activation, Delta, FloatArray, Input, MaxPool, NeuronModel
+from eventsim.spiking_neurons import SpikeInput, SpikeSource
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -80,11 +81,13 @@ class Population:
                     where=where,
                     field=name,
                 )
+        if isinstance(self.neuron, SpikeInput):
+            self.neuron.check_size(self.size)
 
     @property
     def is_input(self) -> bool:
-        """Whether the neurons are set from outside."""
-        return isinstance(self.neuron, Input)
+        """Whether the neurons are set from outside, or are sources of spikes."""
+        return isinstance(self.neuron, Input | SpikeSource)
 
     def parameter(self, name: str) -> FloatArray:
         """Values of the model's parameter `name` as float64 array of shape (size,)."""
@@ -110,6 +113,15 @@ class Projection:
     dense_macs : int, optional
         Multiplications per step of the teacher's layer, before pruning and compaction; default
         the number of weights, zeros included.
+    delay_seconds : float or array, optional
+        In continuous time, where there are no steps: seconds between spike and arrival, >= 0. An
+        array holds one a synapse, in the order of ``weights.indexed()``, or in the shape of a
+        dense weight matrix.
+
+    Attributes
+    ----------
+    synapse_delays : float64 array of shape (n_synapses,) or None
+        Seconds, if each synapse has its own; `delay_seconds` is then the longest.
 
     Raises
     ------
@@ -124,6 +136,8 @@ class Projection:
     receptor: str = ""
     name: str = ""
     dense_macs: int = -1
+    delay_seconds: float = 0.0
+    synapse_delays: FloatArray | None = None
 
     def __init__(
         self,
@@ -134,6 +148,7 @@ class Projection:
         receptor: str = "",
         name: str = "",
         dense_macs: int | None = None,
+        delay_seconds: ArrayLike = 0.0,
     ) -> None:
         from eventsim.connectivity import connectivity
 
@@ -148,6 +163,7 @@ class Projection:
         built = connectivity(weights, where)
         if dense_macs is not None and dense_macs < 0:
             raise NetworkError(f"is {dense_macs}; give >= 0", where=where, field="dense_macs")
+        seconds, each = _seconds(delay_seconds, built, where)
         values = {
             "source": source,
             "target": target,
@@ -156,6 +172,8 @@ class Projection:
             "receptor": receptor,
             "name": name,
             "dense_macs": built.dense_macs if dense_macs is None else int(dense_macs),
+            "delay_seconds": seconds,
+            "synapse_delays": each,
         }
         for key, value in values.items():
             object.__setattr__(self, key, value)
@@ -202,8 +220,18 @@ class Network:
             self._check_projection(projection)
         for population in self.populations:
             self._check_pool(population)
+        if self.continuous:
+            self._check_continuous()
+            return
         if not any(p.is_input for p in self.populations):
             raise NetworkError("needs at least one population of Input neurons", where="network")
+        for q in self.projections:
+            if q.delay_seconds != 0.0:
+                raise NetworkError(
+                    "needs continuous time; in a network that steps, give delay in whole steps",
+                    where=f"projection '{q.name}'",
+                    field="delay_seconds",
+                )
         object.__setattr__(self, "_ranks", _ranks(self.populations, self.projections))
         sources = {p.source for p in self.projections}
         outputs = tuple(self.outputs) or tuple(
@@ -219,6 +247,29 @@ class Network:
         for name in outputs:
             self._population(name, "network", "outputs")
         object.__setattr__(self, "outputs", outputs)
+
+    def _check_continuous(self) -> None:
+        """In continuous time a cycle needs no delay, and nothing is returned by a step."""
+        for p in self.populations:
+            if not p.neuron.continuous:
+                raise NetworkError(
+                    f"'{p.neuron.kind}' neurons step, but the network has others in continuous "
+                    "time; put them into two networks",
+                    where=f"population '{p.name}'",
+                    field="neuron",
+                )
+        for q in self.projections:
+            if q.delay:
+                raise NetworkError(
+                    "is in steps, which continuous time does not have; give delay_seconds",
+                    where=f"projection '{q.name}'",
+                    field="delay",
+                )
+        object.__setattr__(self, "_ranks", dict.fromkeys((p.name for p in self.populations), 0))
+        object.__setattr__(self, "outputs", tuple(self.outputs))
+        _unique("output", self.outputs)
+        for name in self.outputs:
+            self._population(name, "network", "outputs")
 
     def _population(self, name: str, where: str, field: str) -> Population:
         try:
@@ -292,6 +343,11 @@ class Network:
             if population.name == name:
                 return population
         raise UnknownNameError(f"the network has no population {name!r}")
+
+    @cached_property
+    def continuous(self) -> bool:
+        """Whether time is continuous: some population is of the class "at crossing", or spikes."""
+        return any(p.neuron.continuous for p in self.populations)
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -373,13 +429,58 @@ class Network:
             raise NetworkError(f"no projection is called {sorted(unknown)[0]!r}")
         projections = [
             Projection(
-                p.source, p.target, weights[p.name], p.delay, p.receptor, p.name, p.dense_macs
+                p.source,
+                p.target,
+                weights[p.name],
+                p.delay,
+                p.receptor,
+                p.name,
+                p.dense_macs,
+                p.delay_seconds if p.synapse_delays is None else p.synapse_delays,
             )
             if p.name in weights
             else p
             for p in self.projections
         ]
         return replace(self, projections=tuple(projections))
+
+    def __repr__(self) -> str:
+        positions = sum(p.weights.n_positions for p in self.projections)
+        sizes = "-".join(str(p.size) for p in self.populations)
+        name = f" '{self.name}'" if self.name else ""
+        return f"<Network{name}: {sizes} neurons, {self.n_synapses} of {positions} synapses>"
+
+    def _repr_html_(self) -> str:
+        from eventsim import tables
+
+        rows = []
+        for population in self.populations:
+            incoming = self.incoming(population.name)
+            positions = sum(p.weights.n_positions for p in incoming)
+            synapses = sum(p.weights.n_synapses for p in incoming)
+            activation = getattr(population.neuron, "activation", None)
+            rows.append(
+                {
+                    "name": population.name,
+                    "neurons": str(population.size),
+                    "model": f"{type(population.neuron).__name__.lower()} "
+                    f"{getattr(activation, 'name', '')}",
+                    "from": ", ".join(p.source for p in incoming),
+                    "weights": str(positions),
+                    "sparsity": tables.percent(1.0 - synapses / positions if positions else None),
+                    "dense": str(self.dense_macs(population.name)),
+                }
+            )
+        keys = {
+            "name": "population",
+            "neurons": "neurons",
+            "model": "model",
+            "from": "from",
+            "weights": "weights",
+            "sparsity": "connection sparsity",
+            "dense": "dense MACs",
+        }
+        return tables.plain_table(repr(self), keys, rows, left=("name", "model", "from")).to_html()
 
     def to_networkx(self) -> nx.MultiDiGraph:
         """Return the population graph.
@@ -487,6 +588,32 @@ class Network:
             populations.append(Population(names[i + 1], int(shapes[i][0]), neuron))
             projections.append(Projection(names[i], names[i + 1], weight))
         return cls(tuple(populations), tuple(projections), name=name)
+
+
+def _seconds(
+    delay: ArrayLike, weights: Connectivity, where: str
+) -> tuple[float, FloatArray | None]:
+    """Longest delay, and the delays of the synapses if they have their own."""
+    try:
+        given = np.array(delay, np.float64)
+    except (TypeError, ValueError) as error:
+        raise NetworkError("is not a number", where=where, field="delay_seconds") from error
+    if not ((given >= 0.0) & np.isfinite(given)).all():
+        raise NetworkError("must be finite and >= 0", where=where, field="delay_seconds")
+    if given.ndim == 0:
+        return float(given), None
+    rows = weights.indexed()
+    if given.shape == weights.shape:
+        sources = np.repeat(np.arange(weights.shape[1]), np.diff(rows.pointers))
+        given = given[rows.targets, sources]
+    if given.shape != rows.targets.shape:
+        raise NetworkError(
+            f"has shape {given.shape}; give one number, {rows.targets.shape} or {weights.shape}",
+            where=where,
+            field="delay_seconds",
+        )
+    given.flags.writeable = False
+    return float(given.max(initial=0.0)), given
 
 
 def _per_layer(value: Any, count: int) -> list[Any]:

@@ -366,12 +366,15 @@ class NeuronModel:
         binary (an AC).
     receptors : tuple of str
         Ports that a projection may target; the first one is the default.
+    continuous : bool
+        True if it lives in continuous time, where there are no steps.
     """
 
     kind: ClassVar[str] = ""
     scheduling: ClassVar[Scheduling] = "on input"
     graded: ClassVar[bool] = True
     receptors: ClassVar[tuple[str, ...]] = ("input",)
+    continuous: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, eq=False)

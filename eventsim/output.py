@@ -65,11 +65,17 @@ class Coded:
 
 def write_parquet(path: Path, columns: Mapping[str, NDArray[Any] | Coded]) -> None:
     """Write int64 and float64 columns and text to a parquet file; NaN becomes null."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    pq.write_table(parquet_table(columns), path, compression="zstd")
+
+
+def parquet_table(columns: Mapping[str, NDArray[Any] | Coded]) -> Any:
+    """Return int64 and float64 columns and text as an Arrow table; NaN becomes null."""
+    import pyarrow as pa
+
     arrays = [_arrow(column) for column in columns.values()]
-    pq.write_table(pa.Table.from_arrays(arrays, names=list(columns)), path, compression="zstd")
+    return pa.Table.from_arrays(arrays, names=list(columns))
 
 
 def _arrow(column: NDArray[Any] | Coded) -> Any:

@@ -147,7 +147,7 @@ def compile_plan(
     at_weights = [words.take(rows.weight_words) for rows in stored]
     at_indices = [words.take(rows.index_words) for rows in stored]
     at_masks = [words.take(rows.mask_words) for rows in stored]
-    at_spread = words.take(256)
+    at_spread, at_positions = words.take(256), words.take(256)
 
     plan = _aligned(words.size)
     header = plan[: f.W_HEADER]
@@ -160,6 +160,10 @@ def compile_plan(
     header[f.LINES], header[f.SPREAD] = at_lines, at_spread
     spread = np.unpackbits(np.arange(256, dtype=np.uint8)[:, np.newaxis], axis=1, bitorder="little")
     plan[at_spread : at_spread + 256] = spread.view(np.int64)[:, 0]
+    # A stable sort by "not set" lists the bits set first, in order.
+    positions = np.argsort(1 - spread, axis=1, kind="stable").astype(np.uint8)
+    header[f.POSITIONS] = at_positions
+    plan[at_positions : at_positions + 256] = positions.view(np.int64)[:, 0]
     header[f.THRESHOLD], header[f.INITIAL] = at_threshold, at_initial
 
     floats = plan.view(np.float64)

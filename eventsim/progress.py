@@ -78,3 +78,66 @@ class EpisodeBar:
         """Count an episode."""
         if self._bar is not None:
             self._bar.advance(self._task)
+
+
+class RunBar:
+    """Shows how far a simulation in continuous time is, and when it will be done.
+
+    Parameters
+    ----------
+    show : bool or None
+        None: if stderr is a terminal or this is a notebook.
+    total : float
+        Spikes, or seconds, of the run.
+    spikes : bool
+        Which of the two.
+
+    Attributes
+    ----------
+    shown : bool
+    """
+
+    def __init__(self, show: bool | None, total: float, spikes: bool) -> None:
+        self.shown = bool(show)
+        self._bar = None
+        self._next = 0.0
+        if show is False:
+            return
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        self.shown = show if show is not None else console.is_terminal or console.is_jupyter
+        if self.shown:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            amount = "{task.completed:.0f} of {task.total:.0f} spikes"
+            seconds = "{task.completed:.4g} of {task.total:.4g} simulated s"
+            self._bar = Progress(
+                BarColumn(bar_width=20),
+                TextColumn(amount if spikes else seconds),
+                TextColumn("done in"),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("running", total=total)
+
+    def __enter__(self) -> RunBar:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: float) -> None:
+        """Say how far the run is, in the unit of its total."""
+        if self._bar is not None and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _REFRESH
+            self._bar.update(self._task, completed=done)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,14 +26,18 @@ if TYPE_CHECKING:
 
 SCHEMA = "eventsim-recording/1"
 HEADER = "recording.json"
+STARTED, NETWORK = "run.part.json", "network.safetensors"
 EVENTS, COUNTERS = "events", "counters"
 
 EVENT_COLUMNS = ("episode", "step", "time", "population", "neuron", "value")
 COUNTER_COLUMNS = ("episode", "step", "population", "evaluations", "events", "macs", "acs")
-_FLOATS = ("time", "value")
+_FLOATS = ("time", "value", "reward", "action")
 
 # What an earlier run may have left in the folder: none of it belongs to the new one.
-_EARLIER = ("run.json", "counters.parquet", "events.parquet", "raster.png", HEADER)
+_EARLIER = (
+    *("run.json", "counters.parquet", "events.parquet", "raster.png"),
+    *(HEADER, STARTED, NETWORK),
+)
 _PART = re.compile(r"part-\d{6}\.parquet|\.part-\d{6}\.tmp")
 
 
@@ -52,6 +56,8 @@ class ParquetRecorder(Hook):
     rows : int, optional
         Rows of a part. A row of events takes 48 bytes of memory, and as much again for a moment
         while it is compressed.
+    populations : sequence of str, optional
+        Those whose events are recorded; default all. Counters are of all.
 
     Attributes
     ----------
@@ -80,11 +86,19 @@ class ParquetRecorder(Hook):
 
     records_events: ClassVar[bool] = True
 
-    def __init__(self, folder: str | os.PathLike[str], *, rows: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        rows: int = 1 << 20,
+        populations: Sequence[str] | None = None,
+    ) -> None:
         if rows < 1:
             raise InputError(f"is {rows}; give at least 1", field="rows")
         self.folder = Path(folder)
         self._rows = int(rows)
+        self._populations = None if populations is None else tuple(populations)
+        self._chosen: NDArray[np.bool_] | None = None
         self._episode = -1
         self._fresh = True
         self._open = True
@@ -109,8 +123,19 @@ class ParquetRecorder(Hook):
         """Prepare the folder for the simulator's populations."""
         if self._events is not None:
             raise InputError(f"the recorder of {self.folder} already has a simulator; make another")
+        self._prepare(simulator, COUNTER_COLUMNS)
+
+    def _prepare(self, simulator: Simulator, counters: tuple[str, ...]) -> None:
+        """Clear the folder, write the header and allocate the buffers."""
         populations = simulator.network.populations
         names = tuple(p.name for p in populations)
+        if self._populations is not None:
+            for name in self._populations:
+                if name not in names:
+                    raise InputError(
+                        f"names {name!r}; the network has {', '.join(names)}", field="populations"
+                    )
+            self._chosen = np.array([name in self._populations for name in names])
         prepare_folder(self.folder)
         _clear(self.folder)
         self._header = {
@@ -121,7 +146,7 @@ class ParquetRecorder(Hook):
         }
         self._write_header()
         self._events = _Parts(self.folder / EVENTS, EVENT_COLUMNS, names, self._rows)
-        self._counters = _Parts(self.folder / COUNTERS, COUNTER_COLUMNS, names, self._rows)
+        self._counters = _Parts(self.folder / COUNTERS, counters, names, self._rows)
 
     def on_reset(self) -> None:
         """Let the next step begin a new episode."""
@@ -132,7 +157,12 @@ class ParquetRecorder(Hook):
         parts = self._parts(self._events)
         self._begin()
         columns = {name: getattr(events, name) for name in EVENT_COLUMNS[1:]}
-        parts.extend(len(events), {"episode": self._episode, **columns})
+        count = len(events)
+        if self._chosen is not None:
+            mine = self._chosen[events.population]
+            columns = {name: column[mine] for name, column in columns.items()}
+            count = int(mine.sum())
+        parts.extend(count, {"episode": self._episode, **columns})
 
     def on_step(self, step: int, counters: Counters) -> None:
         """Take the counters of a step, a row for each population."""
@@ -151,15 +181,7 @@ class ParquetRecorder(Hook):
                 "acs": counters.acs,
             },
         )
-        # When one of the buffers has gone to disk, the other follows: after a kill, counters and
-        # events end within one chunk of steps of each other.
-        if self._events is not None:
-            written = (self._events.number, parts.number)
-            if written[0] != self._written[0]:
-                parts.flush()
-            elif written[1] != self._written[1]:
-                self._events.flush()
-            self._written = (self._events.number, parts.number)
+        self._together()
 
     def flush(self) -> None:
         """Write what the buffers hold, as parts that may be small."""
@@ -193,6 +215,20 @@ class ParquetRecorder(Hook):
             self._open = False
             self.flush()
 
+    def _together(self) -> None:
+        """Let one buffer follow when the other has gone to disk.
+
+        After a kill, counters and events then end within one chunk of steps of each other.
+        """
+        if self._events is None or self._counters is None:
+            return
+        written = (self._events.number, self._counters.number)
+        if written[0] != self._written[0]:
+            self._counters.flush()
+        elif written[1] != self._written[1]:
+            self._events.flush()
+        self._written = (self._events.number, self._counters.number)
+
     def _begin(self) -> None:
         if self._fresh:
             self._episode += 1
@@ -220,7 +256,8 @@ class _Parts:
         self.names = names
         self.n_rows = 0
         self._buffers: dict[str, NDArray[Any]] = {
-            name: np.empty(rows, np.float64 if name in _FLOATS else np.int64) for name in columns
+            name: np.empty(rows, np.float64 if name.startswith(_FLOATS) else np.int64)
+            for name in columns
         }
         self._size = rows
         self._filled = 0

@@ -20,13 +20,17 @@ from eventsim.recording import (
     EVENT_COLUMNS,
     EVENTS,
     HEADER,
+    NETWORK,
     SCHEMA,
+    STARTED,
 )
 from eventsim.run_json import read_json, read_run
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+    from eventsim.network import Network
 
 
 class Trace:
@@ -44,7 +48,10 @@ class Trace:
     ----------
     folder : Path
     data : dict or None
-        run.json; None if there is none, as after a kill.
+        run.json; None if there is none, as after a kill: `eventsim.analysis.figures.run_data` then
+        makes it from what was recorded.
+    started : dict or None
+        run.part.json, which a run leaves until it has figures.
     populations : tuple of str
         Names, in network order.
     sizes : int64 array of shape (P,)
@@ -87,6 +94,8 @@ class Trace:
         self.complete = True
         run, header = self.folder / "run.json", self.folder / HEADER
         self.data: dict[str, Any] | None = read_run(run) if run.is_file() else None
+        started = self.folder / STARTED
+        self.started = read_json(started) if started.is_file() else None
         recorded = _read_header(header) if header.is_file() else None
         if self.data is not None:
             rows = [(layer["name"], layer["neurons"]) for layer in self.data["layers"]]
@@ -102,7 +111,9 @@ class Trace:
         self.sizes = np.array([n for _, n in rows], np.int64)
         self._events = self._open(EVENTS, EVENT_COLUMNS)
         self._counters = self._open(COUNTERS, COUNTER_COLUMNS)
-        if recorded is not None and not recorded["complete"]:
+        # With both, the run ended before it could remove what its figures have replaced.
+        ended = self.data is not None and self.started is not None
+        if recorded is not None and not recorded["complete"] and not ended:
             self.complete = False
             self.notes += (
                 f"the recording was cut short: {len(self._events or ())} events and "
@@ -131,13 +142,33 @@ class Trace:
         return self._events
 
     @property
+    def network(self) -> Network | None:
+        """The network as it ran; None if the folder does not hold it.
+
+        Raises
+        ------
+        FileFormatError
+            If its file is damaged, or of another run.
+        """
+        path = self.folder / NETWORK
+        if not path.is_file():
+            return None
+        from eventsim import files
+
+        network = files.load(path).network
+        found = [(p.name, p.size) for p in network.populations]
+        if found != list(zip(self.populations, self.sizes.tolist(), strict=True)):
+            raise FileFormatError("is of another run: its populations differ", where=str(path))
+        return network
+
+    @property
     def has_events(self) -> bool:
         """Whether events were recorded."""
         return self._events is not None
 
     @property
     def counters(self) -> Records:
-        """A row per step and population: evaluations, events, MACs and ACs, and joules if known.
+        """A row per step and population: evaluations, events, MACs, ACs; reward, joules if known.
 
         Raises
         ------
@@ -225,6 +256,11 @@ class Records:
     _episode: int | None = None
     _population: str | None = None
     _steps: tuple[int, int] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Columns that the files have."""
+        return tuple(self._named(None))
 
     def __len__(self) -> int:
         if self._chosen() is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,9 @@ from eventsim import tables
 from eventsim.errors import InputError, UnknownNameError
 from eventsim.kernels.status import ACS, EVALUATIONS, EVENTS, MACS
 from eventsim.output import Coded, prepare_folder, write_atomically, write_parquet, write_text
+from eventsim.recording import EVENT_COLUMNS
+from eventsim.records import Records
+from eventsim.run_recording import action_names, clear_parts, gather, save_network
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +33,7 @@ Float = NDArray[np.float64]
 SCHEMA = "eventsim-run/1"
 
 #: What `Run.save` writes; events and raster only if events were recorded.
-FILES = ("run.json", "counters.parquet", "events.parquet", "raster.png")
+FILES = ("run.json", "network.safetensors", "counters.parquet", "events.parquet", "raster.png")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,8 @@ class StepCounters:
     reward : float64 array of shape (steps,)
     table : int64 array of shape (steps, P, 5)
         Columns as in `eventsim.kernels.status`.
+    action : float64 array of shape (steps, n), or None
+        As the environment got it; n is 0 for an action of more than 32 numbers or with a structure.
     """
 
     populations: tuple[str, ...]
@@ -53,6 +58,7 @@ class StepCounters:
     step: Int
     reward: Float
     table: Int
+    action: Float | None = None
 
     @property
     def evaluations(self) -> Int:
@@ -93,16 +99,27 @@ class Run:
     counters : StepCounters
     joules : dict of str to float64 array of shape (steps, P)
         Dynamic joules of each device; NaN where the work has no price.
-    events : dict of str to array, or None
-        ``episode``, ``step``, ``time`` (seconds since the reset), ``population`` (index into
-        ``network.populations``), ``neuron`` and ``value``; None if they were not recorded.
+    recorded : dict of str to array, Records, or None
+        The events: in memory, or in the folder that the run was written to.
     """
 
     data: dict[str, Any] = field(repr=False)
     network: Network = field(repr=False)
     counters: StepCounters = field(repr=False)
     joules: Mapping[str, Float] = field(repr=False)
-    events: dict[str, NDArray[Any]] | None = field(repr=False)
+    recorded: dict[str, NDArray[Any]] | Records | None = field(repr=False)
+
+    @property
+    def events(self) -> dict[str, NDArray[Any]] | None:
+        """All events; None if they were not recorded.
+
+        ``episode``, ``step``, ``time`` (seconds since the reset), ``population`` (index into
+        ``network.populations``), ``neuron`` and ``value``. Those of a run with a folder are read
+        from it each time; ``recorded.select`` and ``recorded.chunks`` read fewer.
+        """
+        if isinstance(self.recorded, Records):
+            return self.recorded.to_numpy(EVENT_COLUMNS)
+        return self.recorded
 
     def __repr__(self) -> str:
         reduction = tables.factor(self.total["reduction"])
@@ -186,15 +203,24 @@ class Run:
         )
 
     def raster(
-        self, episode: int = 0, max_steps: int = 1000, *, ax: Axes | None = None, **options: Any
+        self,
+        episode: int = 0,
+        max_steps: int = 1000,
+        *,
+        tracks: Sequence[str] = ("reward",),
+        ax: Axes | None = None,
+        **options: Any,
     ) -> Axes:
-        """Draw the events of one episode, layers stacked, reward above.
+        """Draw the events of one episode, layers stacked, with tracks above.
 
         Parameters
         ----------
         episode : int
         max_steps : int
             Only the episode's first steps, where it is longer; the title says so.
+        tracks : sequence of str, optional
+            ``"reward"`` and ``"action"``, which the run has; observations of your own are given
+            as ``observations=``, see below.
         ax : matplotlib.axes.Axes, optional
             Default: axes of a new figure.
         **options
@@ -211,9 +237,11 @@ class Run:
         """
         from eventsim.analysis.raster import raster
 
-        events, counters = self._recorded_events(), self.counters
-        rewards = counters.reward[counters.episode == episode]
-        n_steps = min(rewards.size, max_steps)
+        counters = self.counters
+        if self.recorded is None:
+            raise _not_recorded()
+        mine = counters.episode == episode
+        n_steps = min(int(mine.sum()), max_steps)
         if n_steps < 1:
             raise InputError(
                 f"is {episode}; there are {counters.episode[-1] + 1}, from 0, and max_steps is "
@@ -221,11 +249,24 @@ class Run:
                 field="episode",
             )
         title = f"{Path(self.data['policy']).name} in {self.data['env']}: episode {episode + 1}"
-        if n_steps < rewards.size:
-            title += f", the first {n_steps} of {rewards.size} steps"
-        chosen = (events["episode"] == episode) & (events["step"] < n_steps)
-        shown = {name: events[name][chosen] for name in ("step", "population", "neuron", "value")}
-        options = {"rewards": rewards[:n_steps], "title": title, **options}
+        if n_steps < mine.sum():
+            title += f", the first {n_steps} of {mine.sum()} steps"
+        names = ("step", "population", "neuron", "value")
+        if isinstance(self.recorded, Records):
+            shown = self.recorded.select(episode=episode, steps=(0, n_steps)).to_numpy(names)
+        else:
+            events = self.recorded
+            chosen = (events["episode"] == episode) & (events["step"] < n_steps)
+            shown = {name: events[name][chosen] for name in names}
+        known = {"reward": counters.reward, "action": counters.action}
+        above: dict[str, Any] = {}
+        for track in tracks:
+            if track not in known:
+                raise UnknownNameError(f"there is no track {track!r}; use reward or action")
+            values = known[track]
+            if values is not None and values.size:
+                above[f"{track}s"] = values[mine][:n_steps]
+        options = {**above, "title": title, **options}
         return raster(shown, self.network, steps=n_steps, ax=ax, **options)
 
     def _write_raster(self, path: Path) -> None:
@@ -236,8 +277,10 @@ class Run:
             figure.savefig(path)
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write run.json and counters.parquet; with recorded events, events.parquet and raster.png.
+        """Write the figures, the network and the arrays, as docs/cli.md lists them.
 
+        events.parquet and raster.png are there if events were recorded, network.safetensors if
+        all of the network has a stored form.
         Every file is written under a temporary name and then renamed, run.json last. Files that
         an earlier run left under these names are replaced.
 
@@ -255,7 +298,14 @@ class Run:
         writers: dict[str, Callable[[Path], None]] = {
             "counters.parquet": lambda path: write_parquet(path, self._counter_columns())
         }
-        if self.events is not None:
+        if isinstance(self.recorded, Records):
+            paths = self.recorded.paths
+            # Those of the run's own folder are already there.
+            if [path.resolve() for path in paths] != [(target / "events.parquet").resolve()]:
+                names = self.counters.populations
+                writers["events.parquet"] = lambda path: gather(paths, path, names)
+            writers["raster.png"] = self._write_raster
+        elif self.recorded is not None:
             writers["events.parquet"] = lambda path: write_parquet(path, self._event_columns())
             writers["raster.png"] = self._write_raster
         else:
@@ -263,9 +313,11 @@ class Run:
             for name in ("events.parquet", "raster.png"):
                 (target / name).unlink(missing_ok=True)
         writers["run.json"] = lambda path: write_text(path, self.to_json())
+        save_network(target, self.network)
         for name, write in writers.items():
             write_atomically(target / name, write)
-        return [target / name for name in writers]
+        clear_parts(target)
+        return [target / name for name in FILES if (target / name).is_file()]
 
     def _counter_columns(self) -> dict[str, NDArray[Any] | Coded]:
         """Columns of counters.parquet: a row per step and population."""
@@ -275,9 +327,15 @@ class Run:
             "episode": np.repeat(counters.episode, n_populations),
             "step": np.repeat(counters.step, n_populations),
             "population": Coded(np.tile(np.arange(n_populations), n_steps), counters.populations),
+            "reward": np.repeat(counters.reward, n_populations),
         }
         for name in ("evaluations", "events", "macs", "acs"):
             columns[name] = getattr(counters, name).reshape(-1)
+        if counters.action is not None:
+            for name, action in zip(
+                action_names(counters.action.shape[1]), counters.action.T, strict=True
+            ):
+                columns[name] = np.repeat(action, n_populations)
         for device, joules in self.joules.items():
             columns[f"joules_{device}"] = joules.reshape(-1)
         return columns
@@ -288,15 +346,18 @@ class Run:
         return {**events, "population": Coded(events["population"], self.counters.populations)}
 
     def _recorded_events(self) -> dict[str, NDArray[Any]]:
-        if self.events is None:
-            raise InputError(
-                "the events of this run were not recorded; run with record_events=True"
-            )
-        return self.events
+        events = self.events
+        if events is None:
+            raise _not_recorded()
+        return events
 
     def _repr_html_(self) -> str:
         parts = [table.to_html() for table in tables.all_tables(self.data)]
         return f"<div><p><b>{html.escape(tables.heading(self.data))}</b></p>{''.join(parts)}</div>"
+
+
+def _not_recorded() -> InputError:
+    return InputError("the events of this run were not recorded; run with record_events=True")
 
 
 def _dataframe(columns: Mapping[str, NDArray[Any] | Coded]) -> pd.DataFrame:

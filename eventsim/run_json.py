@@ -54,15 +54,24 @@ def read_run(path: Path) -> dict[str, Any]:
         If the file is damaged or foreign; the message names file and field.
     """
     data = read_json(path)
+    check_run(data, str(path), "write it again with eventsim run --out")
+    return data
+
+
+def check_run(data: Mapping[str, Any], where: str, remedy: str) -> None:
+    """Hold figures against the schema.
+
+    Raises
+    ------
+    FileFormatError
+        If a field breaks it; the message names file and field.
+    """
     file = resources.files("eventsim") / "schemas" / "eventsim-run-1.schema.json"
     schema = json.loads(file.read_text(encoding="utf-8"))
     fault = _fault(data, schema, schema, "")
     if fault is not None:
-        where, reason = fault
-        raise FileFormatError(
-            f"{reason}; write it again with eventsim run --out", where=str(path), field=where
-        )
-    return data
+        field, reason = fault
+        raise FileFormatError(f"{reason}; {remedy}", where=where, field=field)
 
 
 def _fault(

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from eventsim import __version__, summary
-from eventsim.analysis import energy, sparsity
+from eventsim import __version__, summary, tables
+from eventsim.analysis import energy
+from eventsim.analysis.figures import figures
 from eventsim.errors import InputError
 from eventsim.loop import Played, Recording, Worlds, play
 from eventsim.models import rollout
 from eventsim.output import prepare_folder
 from eventsim.progress import EpisodeBar
+from eventsim.recording import ParquetRecorder
 from eventsim.result import SCHEMA, Run
-from eventsim.trace import Hook
+from eventsim.run_recording import RunRecorder
+from eventsim.trace import EventRecorder, Hook
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -61,6 +64,16 @@ class Evaluation:
         """95 % interval of the mean by Student's t; None for fewer than two episodes."""
         interval = summary.t_interval(self.returns)
         return None if interval is None else (interval[0], interval[1])
+
+    def _repr_html_(self) -> str:
+        row = {
+            "return": tables.signed(self.mean),
+            "interval": tables.interval(self.ci95),
+            "std": tables.signed(self.std),
+            "episodes": len(self.returns),
+        }
+        headings = {key: key for key in row} | {"interval": "95 % interval"}
+        return tables.plain_table("Return per episode", headings, [row]).to_html()
 
 
 def evaluate(
@@ -159,7 +172,7 @@ def run(
     hooks : sequence of Hook
         Given to the simulator of the event-driven policy.
     record_events : bool
-        Keep every event in memory.
+        Record every event: in memory, or with `out` in its folder while the run goes on.
     step_seconds : float, optional
         Duration of a step, for event times and static energy. Default: as the environment states
         it (`eventsim.models.rollout.step_seconds`); event times then count in steps of 1 if it
@@ -169,7 +182,9 @@ def run(
     progress : bool, optional
         Show a bar on stderr; default: on a terminal.
     out : path, optional
-        Folder for the files, see `Run.save`.
+        Folder for the files, see `Run.save`. With `record_events` it is written to from the first
+        step on, and what an earlier run left there removed; after a kill it opens with
+        `eventsim.records.Trace`, and ``eventsim report`` and ``energy`` take it.
     name : str, optional
         What run.json calls the policy; default the name in its metadata, or of its network.
     video : path, optional
@@ -205,18 +220,41 @@ def run(
     if step_seconds is not None and not (np.isfinite(step_seconds) and step_seconds > 0.0):
         raise InputError(f"is {step_seconds}; give seconds above 0", field="step_seconds")
     if out is not None:
-        prepare_folder(out)
+        folder = prepare_folder(out).resolve()
+        recorders = [hook.folder.resolve() for hook in hooks if isinstance(hook, ParquetRecorder)]
+        if record_events and folder in recorders:
+            raise InputError(
+                f"two recorders would write to '{out}': leave out the hook, since a run with a "
+                "folder records by itself, or give record_events=False"
+            )
     with Worlds(policy, env, dense, video is not None) as worlds:
         rollout.check_spaces(policy, worlds.event)
         seconds, source = rollout.step_seconds(worlds.event)
         if step_seconds is not None:
             seconds, source = step_seconds, "given"
+        settings = {
+            "policy": name or _name(policy),
+            "env": worlds.name,
+            "seed": seed,
+            "threshold": threshold,
+            "threshold_scale": threshold_scale,
+            "carry_state": carry_state,
+            "step_seconds": seconds,
+            "step_seconds_source": source,
+            "versions": _versions(),
+            "encoder_ops": policy.encoder.operations,
+            "input_comparisons": network.n_inputs,
+        }
+        asked = {"episodes": episodes, "dense": dense}
+        recorder: EventRecorder | RunRecorder | None = EventRecorder() if record_events else None
+        if out is not None and record_events:
+            recorder = RunRecorder(out, {**settings, "asked": asked, "devices": names})
         film = None if video is None else _film(video, seconds, worlds)
         log = Recording(
             policy.with_network(network),
             carry_state,
             hooks if film is None else (*hooks, film),
-            record_events,
+            recorder,
             engine,
             seconds,
         )
@@ -226,19 +264,12 @@ def run(
             except BaseException:
                 if film is not None:
                     film.discard()
+                # What was recorded until then stays, as after a kill.
+                if isinstance(recorder, RunRecorder):
+                    recorder.flush()
                 raise
         if film is not None:
             film.close()
-    settings = {
-        "policy": name or _name(policy),
-        "env": worlds.name,
-        "seed": seed,
-        "threshold": threshold,
-        "threshold_scale": threshold_scale,
-        "carry_state": carry_state,
-        "step_seconds": seconds,
-        "step_seconds_source": source,
-    }
     result = _summarise(log, played, profiles, settings)
     if out is not None:
         result.save(out)
@@ -253,60 +284,35 @@ def _summarise(
 ) -> Run:
     """Turn what was recorded into figures."""
     network, counters = log.network, log.counters()
-    layers = sparsity.layer_rows(
-        network, counters.evaluations, counters.events, counters.macs, counters.acs
-    )
-    total = sparsity.total_row(
-        network, counters.events, counters.macs, counters.acs, log.first_steps()
-    )
-    dense, steps = network.dense_macs(), log.n_steps
-    at_zero = log.synops_at_zero(int(counters.synops.sum()))
+    counts = (counters.evaluations, counters.events, counters.macs, counters.acs)
     is_input = np.array([p.is_input for p in network.populations])
     sizes = np.array([p.size for p in network.populations])
-    means = {
-        key: np.array([row[key] for row in layers], np.float64)
-        for key in ("dense_macs", "macs", "acs", "events", "evaluations")
-    }
-    estimates = [
-        energy.estimate(
-            profile,
-            **means,
-            neurons=sizes,
-            is_input=is_input,
-            step_seconds=settings["step_seconds"],
-        ).to_dict()
-        for profile in profiles
-    ]
-    joules = {
-        profile.name: profile.joules(
-            counters.evaluations, counters.events, counters.macs, counters.acs, sizes, is_input
-        )
-        for profile in profiles
-    }
+    joules = {profile.name: profile.joules(*counts, sizes, is_input) for profile in profiles}
+    # In the order of docs/run-json.md.
+    tail = ("versions", "encoder_ops", "input_comparisons")
     data = {
         "schema": SCHEMA,
-        **settings,
+        **{key: value for key, value in settings.items() if key not in tail},
         "episodes": len(played.event),
-        "steps": steps,
+        "steps": log.n_steps,
         "interrupted": played.interrupted,
-        "versions": _versions(),
-        "encoder_ops": log.policy.encoder.operations,
-        "input_comparisons": network.n_inputs,
+        **{key: settings[key] for key in tail},
         "return": summary.returns(played.event),
         "dense_return": None if played.dense is None else summary.returns(played.dense),
         "random_return": None if played.random is None else summary.returns(played.random),
         "relative_loss": summary.relative_loss(
             played.event, played.dense or [], played.random or []
         ),
-        "layers": layers,
-        "total": {
-            **total,
-            "reduction_weights_only": dense / network.n_synapses if network.n_synapses else None,
-            "reduction_at_zero_threshold": dense * steps / at_zero if at_zero else None,
-        },
-        "energy": estimates,
+        **figures(
+            network,
+            *counts,
+            first_steps=log.first_steps(),
+            synops_at_zero=log.synops_at_zero(int(counters.synops.sum())),
+            profiles=profiles,
+            step_seconds=settings["step_seconds"],
+        ),
     }
-    return Run(data, network, counters, joules, log.events())
+    return Run(data, network, counters, joules, log.events(counters))
 
 
 def _film(path: str | os.PathLike[str], seconds: float | None, worlds: Worlds) -> Film:

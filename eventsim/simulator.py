@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from eventsim import files
 from eventsim.engines import Kernel, choose, rounded
 from eventsim.errors import InputError, SimulationError, UnknownNameError
 from eventsim.kernels.status import BUFFER_FULL, NONFINITE_INPUT, NONFINITE_STATE, OK
@@ -36,9 +38,33 @@ class SimulatorState:
         """Steps since the last reset."""
         return int(self.arrays[-1][0])
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state to a safetensors file.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
+        """
+        files.save_state(path, self.arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SimulatorState:
+        """Read a state that `save` wrote.
+
+        Raises
+        ------
+        FileFormatError
+            If there is no such file, or it is damaged or foreign.
+        """
+        return cls(files.load_state(path))
+
 
 class Simulator:
     """Simulate a network step by step, doing work only for what changed.
+
+    For a network in continuous time this makes a `SpikingSimulator`, whose `run` takes a time or
+    a number of spikes instead of inputs.
 
     Parameters
     ----------
@@ -49,7 +75,7 @@ class Simulator:
         ``"auto"`` picks the fastest that supports the network; ``"reference"`` is the readable
         priority-queue engine, ``"levels"`` the level-ordered one. All give the same events.
     dt : float, optional
-        Simulated seconds a step, > 0.
+        Simulated seconds a step, > 0; default 1.
     precision : str, optional
         How weights are stored. ``"auto"``: as they are, in float32 where that loses nothing;
         ``"float32"``: rounded to float32; ``"float64"``: float64 throughout. Accumulators,
@@ -84,15 +110,24 @@ class Simulator:
     0
     """
 
+    def __new__(cls, network: Network | None = None, *_: Any, **__: Any) -> Simulator:
+        """Make the simulator that the network needs."""
+        if cls is Simulator and network is not None and getattr(network, "continuous", False):
+            from eventsim.spiking_simulator import SpikingSimulator
+
+            return object.__new__(SpikingSimulator)
+        return object.__new__(cls)
+
     def __init__(
         self,
         network: Network,
         hooks: Sequence[Hook] = (),
         *,
         engine: str = "auto",
-        dt: float = 1.0,
+        dt: float | None = None,
         precision: str = "auto",
     ) -> None:
+        dt = 1.0 if dt is None else dt
         if precision not in PRECISIONS:
             known = ", ".join(PRECISIONS)
             raise UnknownNameError(f"precision {precision!r} is not known; use one of {known}")
@@ -188,12 +223,35 @@ class Simulator:
             self._finish(status, x[np.newaxis], outputs)
         return outputs
 
-    def run(self, inputs: ArrayLike) -> Float:
+    @overload
+    def run(self, inputs: ArrayLike) -> Float: ...
+
+    @overload
+    def run(
+        self,
+        *,
+        until: float | None = None,
+        spikes: int | None = None,
+        stop: Callable[[Counters], bool] | None = None,
+        progress: bool | None = False,
+    ) -> Counters: ...
+
+    def run(
+        self,
+        inputs: ArrayLike | None = None,
+        *,
+        until: float | None = None,
+        spikes: int | None = None,
+        stop: Callable[[Counters], bool] | None = None,
+        progress: bool | None = False,
+    ) -> Float | Counters:
         """Advance by T steps.
 
         Parameters
         ----------
         inputs : array of shape (T, n_inputs)
+        until, spikes, stop, progress
+            For networks in continuous time only: see `SpikingSimulator.run`.
 
         Returns
         -------
@@ -206,6 +264,11 @@ class Simulator:
         SimulationError
             As in `step`.
         """
+        if inputs is None or until is not None or spikes is not None or stop is not None:
+            raise InputError(
+                "this network runs in steps: give inputs of shape (steps, "
+                f"{self._n_inputs}); until, spikes and stop are for continuous time"
+            )
         kernel, plan, state = self._bound[:3]
         if self._pictures and (taken := self._as_bytes(inputs)) is not None:
             kernel, x = taken

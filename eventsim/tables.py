@@ -101,6 +101,17 @@ class Table:
         )
 
 
+def plain_table(
+    title: str, headings: Mapping[str, str], rows: Sequence[Data], left: Sequence[str] = ()
+) -> Table:
+    """Return a table of texts: `headings` name the columns, by the keys of the rows."""
+
+    def column(key: str, heading: str) -> Column:
+        return Column(heading, heading, lambda row: str(row[key]), left=key in left)
+
+    return Table(title, tuple(column(*item) for item in headings.items()), tuple(rows))
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Write a count or mean with about `digits` significant digits and no exponent if possible."""
     if value is None:

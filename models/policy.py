@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eventsim import files
+from eventsim import files, tables
 from eventsim.errors import FileFormatError, InputError, NetworkError, UnsupportedError
 from eventsim.models.decoders import Decoder
 from eventsim.models.encoders import Encoder
@@ -20,6 +20,7 @@ from eventsim.network import Network
 
 if TYPE_CHECKING:
     from eventsim.dense import DenseForward
+    from eventsim.models.vector import Autoreset, VectorSession
     from eventsim.simulator import Simulator, SimulatorState
     from eventsim.trace import Hook
 
@@ -229,6 +230,12 @@ class Policy:
 
         return Session(self, Simulator(self.network, hooks, engine=engine, dt=dt))
 
+    def vector_session(self, batch: int, autoreset: Autoreset = "NextStep") -> VectorSession:
+        """Return a session for B environments at once; the parameters are `VectorSession`'s."""
+        from eventsim.models.vector import VectorSession
+
+        return VectorSession(self, batch, autoreset)
+
     def dense_session(self) -> Session:
         """Return a session that computes every neuron at every step, thresholds ignored."""
         from eventsim.dense import DenseForward
@@ -322,6 +329,21 @@ class Policy:
             type(self.decoder).__name__,
         ]
         return f"Policy({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """What it is made of, and what its metadata say in a word."""
+        rows = [
+            {"what": "encoder", "is": f"{self.encoder.operations} operations per step"},
+            {"what": "decoder", "is": type(self.decoder).__name__},
+        ]
+        rows += [
+            {"what": key, "is": str(value)}
+            for key, value in self.metadata.items()
+            if isinstance(value, str | int | float)
+        ]
+        headings = {"what": "part", "is": "value"}
+        about = tables.plain_table(repr(self), headings, rows, left=("what", "is"))
+        return f"<div>{about.to_html()}{self.network._repr_html_()}</div>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and send to other processes without the simulator, which is built on demand."""

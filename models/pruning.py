@@ -164,6 +164,112 @@ def input_importance(network: Network, inputs: Recording) -> dict[str, Float]:
     }
 
 
+def polynomial_sparsity(step: int, steps: int, final: float, initial: float = 0.0) -> float:
+    """Sparsity at a step of gradual pruning.
+
+    ``final + (initial - final) (1 - step / steps)^3`` (Zhu & Gupta 2017, arXiv 1710.01878): fast
+    at first, where much is redundant, and slow at the end.
+
+    Parameters
+    ----------
+    step, steps : int
+        ``0 <= step <= steps``.
+    final, initial : float
+        In [0, 1).
+
+    Raises
+    ------
+    InputError
+        If a number is out of range.
+
+    Examples
+    --------
+    >>> from eventsim.models.pruning import polynomial_sparsity
+    >>> [round(polynomial_sparsity(k, 4, 0.9), 3) for k in range(5)]
+    [0.0, 0.52, 0.787, 0.886, 0.9]
+    """
+    if steps < 1 or not 0 <= step <= steps:
+        raise InputError(f"is {step} of {steps}; give 0 to {steps}", field="step")
+    _share(final, "final", below_one=True)
+    _share(initial, "initial", below_one=True)
+    return final + (initial - final) * (1.0 - step / steps) ** 3
+
+
+def erk_sparsities(network: Network, sparsity: float) -> dict[str, float]:
+    """Sparsity of each projection by the Erdos-Renyi rule, for a sparsity of the whole.
+
+    The density of a projection of shape (m, n) is proportional to ``(m + n) / (m n)`` (Mocanu et
+    al. 2018; Evci et al. 2020, arXiv 1911.11134, whose kernels add their sides), and at most 1.
+
+    Parameters
+    ----------
+    network : Network
+    sparsity : float
+        In [0, 1).
+
+    Returns
+    -------
+    dict of str to float
+        By projection; pass each to `prune` with the other projections excluded.
+
+    Raises
+    ------
+    InputError
+        If `sparsity` is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eventsim import Network
+    >>> from eventsim.models.pruning import erk_sparsities
+    >>> network = Network.from_arrays([np.ones((90, 10)), np.ones((10, 90))])
+    >>> {k: round(v, 3) for k, v in erk_sparsities(network, 0.8).items()}
+    {'input->hidden1': 0.8, 'hidden1->output': 0.8}
+    """
+    _share(sparsity, "sparsity", below_one=True)
+    shapes = {q.name: q.weights.shape for q in network.projections}
+    wanted = (1.0 - sparsity) * sum(m * n for m, n in shapes.values())
+    full: set[str] = set()
+    while True:
+        room = wanted - sum(shapes[k][0] * shapes[k][1] for k in full)
+        rest = {k: m + n for k, (m, n) in shapes.items() if k not in full}
+        factor = room / sum(rest.values()) if rest else 0.0
+        over = {k for k, s in rest.items() if factor * s > shapes[k][0] * shapes[k][1]}
+        if not over:
+            break
+        full |= over
+    return {
+        k: 0.0 if k in full else 1.0 - factor * (m + n) / (m * n) for k, (m, n) in shapes.items()
+    }
+
+
+def rewind(pruned: Network, initial: Network) -> Network:
+    """Return the initial weights under the mask of a pruned network: a lottery ticket.
+
+    (Frankle & Carbin 2019, arXiv 1803.03635.) Biases and thresholds are the initial ones too.
+
+    Parameters
+    ----------
+    pruned, initial : Network
+        With the same projections.
+
+    Raises
+    ------
+    InputError
+        If the projections differ.
+    """
+    masks = {q.name: q.weights.to_dense() != 0 for q in pruned.projections}
+    shapes = {q.name: q.weights.shape for q in initial.projections}
+    if shapes != {name: mask.shape for name, mask in masks.items()}:
+        raise InputError("has other projections than the pruned network", where="initial network")
+    return initial.with_weights(
+        {
+            q.name: packed(np.where(masks[q.name], q.weights.to_dense(), q.weights.dtype.type(0)))
+            for q in initial.projections
+        }
+    )
+
+
 def connection_sparsity(network: Network) -> float:
     """Share of all weights of the network that are exactly zero."""
     positions = sum(q.weights.n_positions for q in network.projections)

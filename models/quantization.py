@@ -147,9 +147,11 @@ def quantize(
         for p in network.populations
         if not p.is_input
     }
-    projections = tuple(
-        _projection(q, exponents[q.target], quanta[q.source], weight_bits)
-        for q in network.projections
+    rounded = network.with_weights(
+        {
+            q.name: _weights(q, exponents[q.target], quanta[q.source], weight_bits)
+            for q in network.projections
+        }
     )
     populations = []
     for p in network.populations:
@@ -172,7 +174,7 @@ def quantize(
                 activation_bits,
             )
         )
-    fixed = replace(network, populations=tuple(populations), projections=projections)
+    fixed = replace(rounded, populations=tuple(populations))
     grid = np.concatenate([quanta[name] for name in network.inputs])
     rounding = FixedPoint(grid, 2 ** (input_bits - 1))
     fixed = _with_corrected_biases(fixed, recorded, rounding, exponents)
@@ -298,10 +300,7 @@ def _rounded(weights: Float, exponents: NDArray[np.int64], bits: int) -> Float:
     return np.asarray(np.clip(np.rint(weights / scale), -limit, limit) * scale)
 
 
-def _projection(
-    projection: Projection, exponents: NDArray[np.int64], quanta: Float, bits: int
-) -> Projection:
-    weights: Any
+def _weights(projection: Projection, exponents: NDArray[np.int64], quanta: Float, bits: int) -> Any:
     if isinstance(projection.weights, Sparse):
         from scipy import sparse
 
@@ -315,10 +314,9 @@ def _projection(
             shape=projection.weights.shape,
         )
         weights.eliminate_zeros()
-    else:
-        dense = projection.weights.to_dense().astype(np.float64) * quanta
-        weights = (_rounded(dense, exponents, bits) / quanta).astype(np.float32)
-    return replace(projection, weights=weights)
+        return weights
+    dense = projection.weights.to_dense().astype(np.float64) * quanta
+    return (_rounded(dense, exponents, bits) / quanta).astype(np.float32)
 
 
 def _population(

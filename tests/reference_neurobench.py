@@ -3,14 +3,16 @@
 In an environment of its own, since NeuroBench pulls in half a gigabyte:
 
     python -m venv venv && venv/bin/pip install neurobench==2.3.0
-    venv/bin/python tests/reference_neurobench.py
+    venv/bin/python tests/reference_neurobench.py [--check]
 
 writes tests/data/neurobench.json, against which tests/analysis/test_neurobench.py holds
-eventsim.analysis.neurobench.
+eventsim.analysis.neurobench; --check compares with what was recorded instead, and writes nothing.
+`make reference` does that.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from importlib.metadata import version
@@ -99,12 +101,25 @@ def spiking() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write the file."""
+    """Write the file, or compare with it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare, and write nothing")
+    check = parser.parse_args().check
     data = {
         "versions": {name: version(name) for name in ("neurobench", "torch", "snntorch")},
         "cases": {case.name: figures(case) for case in cases()},
         "spiking": spiking(),
     }
+    if check:
+        recorded = json.loads(OUT.read_text(encoding="utf-8"))
+        found = json.loads(json.dumps(data))
+        for part in ("cases", "spiking"):
+            if found[part] != recorded[part]:
+                raise SystemExit(f"NeuroBench says otherwise than {OUT.name}: {found[part]}")
+        print(
+            f"NeuroBench {data['versions']['neurobench']}: as recorded, {len(data['cases'])} cases"
+        )
+        return
     OUT.parent.mkdir(exist_ok=True)
     temporary = OUT.with_suffix(".tmp")
     temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

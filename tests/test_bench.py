@@ -78,6 +78,19 @@ def test_compiling_says_how_much_memory_a_synapse_takes() -> None:
     assert report["bytes_per_synapse"] == 6.0
 
 
+def test_runtimes_that_cannot_run_a_network_are_left_out_and_named(
+    cases: list[bench.Case],
+) -> None:
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(6, 8)), rng.normal(size=(2, 6))]
+    said: list[str] = []
+    case = bench.Case("silu", "random", Network.from_arrays(weights, None, "silu"), cases[0].inputs)
+    row = bench.bench_case(case, rounds=1, block=10, report=said.append)
+    assert list(row["microseconds"]) == ["eventsim"]
+    assert len(said) == len(bench.PEERS)
+    assert all("activation 'silu'" in text for text in said)
+
+
 @pytest.mark.parametrize("activation", list(OPERATORS))
 def test_the_onnx_model_is_the_network(activation: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")

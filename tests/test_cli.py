@@ -16,6 +16,7 @@ import pytest
 import eventsim
 from eventsim import cli
 from eventsim.models.policy import Policy
+from eventsim.result import FILES
 from tests.run_schema import validate
 from tests.tiny import cartpole_policy
 
@@ -214,9 +215,7 @@ def test_an_interrupt_keeps_what_was_recorded(call: Call, policy: Path, tmp_path
     assert data["interrupted"]
     assert data["steps"] == 30
     assert "interrupted" in err
-    assert {path.name for path in folder.iterdir()} == {
-        "run.json", "counters.parquet", "events.parquet", "raster.png",
-    }  # fmt: skip
+    assert {path.name for path in folder.iterdir()} == set(FILES)
 
 
 def test_an_interrupt_before_the_first_step(
@@ -351,3 +350,18 @@ def test_calibrate_writes_a_policy(call: Call, policy: Path, tmp_path: Path) -> 
     )
     assert code == 2
     assert "rows" in err
+
+
+def test_bench_times_a_policy_beside_dense_runtimes(policy: Path, call: Call) -> None:
+    code, out, err = call("bench", policy, "--steps", 100, "--rounds", 1, "--json")
+    assert (code, err) == (0, "")
+    data = json.loads(out)
+    assert data["schema"] == "eventsim-bench/1"
+    assert {"eventsim", "numpy"} <= set(data["microseconds"])
+    absent = {"onnxruntime", "torch"} - set(data["microseconds"])
+    assert {note.split()[0] for note in data["notes"]} == absent
+    assert data["synops"] <= data["dense_macs"]
+    code, out, _ = call("bench", policy, "--steps", 100, "--rounds", 1)
+    assert code == 0
+    assert "over eventsim" in out
+    assert "numpy" in out

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventsim import runner, summary
+from eventsim import loop, runner, summary
 from eventsim.analysis.energy import load_profile
 from eventsim.errors import (
     InputError,
@@ -24,7 +24,7 @@ from eventsim.errors import (
 )
 from eventsim.models import rollout
 from eventsim.network import Network
-from eventsim.result import Run
+from eventsim.result import FILES, Run
 from eventsim.simulator import Simulator
 from eventsim.trace import Counters, EventRecorder, Hook
 from tests.run_schema import SCHEMA, validate
@@ -353,15 +353,16 @@ def test_files(tmp_path: Path) -> None:
 
     folder = tmp_path / "new" / "folder"
     run = scripted(out=folder)
-    names = {"run.json", "counters.parquet", "events.parquet", "raster.png"}
+    names = set(FILES)
     assert {path.name for path in folder.iterdir()} == names
     assert json.loads((folder / "run.json").read_text(encoding="utf-8")) == run.to_dict()
     assert (folder / "raster.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     counters = pd.read_parquet(folder / "counters.parquet")
     pd.testing.assert_frame_equal(counters, run.to_dataframe("counters"))
-    assert list(counters.columns[:7]) == [
-        "episode", "step", "population", "evaluations", "events", "macs", "acs",
+    assert list(counters.columns[:8]) == [
+        "episode", "step", "population", "reward", "evaluations", "events", "macs", "acs",
     ]  # fmt: skip
+    assert counters["reward"].sum() == pytest.approx(3 * run.counters.reward.sum())
     assert len(counters) == 60 * 3
     assert counters.groupby("population", observed=True)["macs"].sum()["hidden1"] == (
         run.counters.macs[:, 1].sum()
@@ -383,7 +384,9 @@ def test_unpriced_work_is_null_in_the_files(tmp_path: Path) -> None:
 def test_without_records_only_the_figures_are_written(tmp_path: Path) -> None:
     scripted(out=tmp_path)
     run = scripted(record_events=False, out=tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "counters.parquet"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "run.json", "network.safetensors", "counters.parquet",
+    }  # fmt: skip
     with pytest.raises(InputError, match="record_events"):
         run.raster()
     with pytest.raises(InputError, match="record_events"):
@@ -459,6 +462,42 @@ def test_the_raster_shows_one_episode() -> None:
     assert top.get_title(loc="left").endswith("the first 5 of 20 steps")
     with pytest.raises(InputError, match="episode"):
         run.raster(episode=3)
+
+
+def test_actions_are_kept_and_drawn(tmp_path: Path) -> None:
+    run = scripted(out=tmp_path)
+    actions = run.counters.action
+    assert actions is not None
+    # The scripted environment pays half more than the number of the action.
+    np.testing.assert_array_equal(actions[:, 0] + 0.5, run.counters.reward)
+    frame = run.to_dataframe("counters")
+    np.testing.assert_array_equal(frame["action"][::3], actions[:, 0])
+    ax = run.raster(episode=1, tracks=("reward", "action"))
+    assert {child.get_label() for child in ax.child_axes} >= {"reward", "action"}
+    track = next(child for child in ax.child_axes if child.get_label() == "action")
+    drawn = np.asarray(track.lines[0].get_ydata())
+    assert set(np.unique(drawn)) == set(np.unique(actions[20:40]))
+    bare = run.raster(tracks=())
+    assert not {child.get_label() for child in bare.child_axes} & {"reward", "action"}
+    with pytest.raises(UnknownNameError, match="use reward or action"):
+        run.raster(tracks=("score",))
+
+
+@pytest.mark.parametrize(
+    ("action", "kept"),
+    [
+        (1, [1.0]),
+        (np.float32(0.5), [0.5]),
+        (np.array([[0.25, -1.0]]), [0.25, -1.0]),
+        (np.zeros(33), []),
+        ({"a": 1}, []),
+        ((np.zeros(2), np.zeros(3)), []),
+        ("left", []),
+    ],
+    ids=str,
+)
+def test_actions_of_a_few_numbers_are_kept(action: Any, kept: list[float]) -> None:
+    assert loop._numbers(action).tolist() == kept
 
 
 def test_evaluate_measures_returns_alone() -> None:

@@ -87,3 +87,4 @@ gym.register("Tiny-v0", entry_point=Scripted)
 gym.register(
     "TinyInterrupted-v0", entry_point=lambda **kwargs: Scripted(interrupt_at=(1, 10), **kwargs)
 )
+gym.register("ShortPole-v0", "gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=60)

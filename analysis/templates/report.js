@@ -41,6 +41,7 @@
   async function unpackRun(run) {
     for (const [k, text] of run.rates.share.entries()) run.rates.share[k] = await unpack(text, Float32Array);
     run.rates.work = await unpack(run.rates.work, Float32Array);
+    if (run.reward) run.reward = await unpack(run.reward, Float32Array);
     for (const layer of run.raster ? run.raster.layers : []) {
       const counts = await unpack(layer.count, Uint32Array);
       layer.first = new Uint32Array(counts.length + 1);
@@ -148,7 +149,8 @@
 
     drawRaster() {
       const run = this.run, t = theme(), apart = 24, n = run.layers.length;
-      const inner = this.heights.reduce((sum, h) => sum + h, 0) + apart * (n - 1);
+      const reward = run.reward ? 52 : 0;
+      const inner = this.heights.reduce((sum, h) => sum + h, 0) + apart * (n - 1) + (reward ? reward + apart : 0);
       const layout = this.frame(inner + 64);
       const across = Math.max((this.raster.clientWidth || 640) - 58, 60);
       const from = Math.max(Math.ceil(this.x[0]), 0);
@@ -167,6 +169,10 @@
       const traces = [];
       layout.annotations = [];
       let above = 0;
+      if (reward) {
+        above = reward + apart;
+        this.drawReward(traces, layout, n, 1 - reward / inner);
+      }
       run.layers.forEach((layer, k) => {
         const y = k ? `y${k + 1}` : "y", axis = k ? `yaxis${k + 1}` : "yaxis";
         const top = 1 - above / inner, bottom = Math.max(1 - (above + this.heights[k]) / inner, 0);
@@ -194,6 +200,39 @@
       this.listen(this.raster);
       this.wide = wide;
       this.tell(from, to, counted, wide, talls, detail, most);
+    }
+
+    /** The reward of every step, on top of the layers, as axis n + 1. */
+    drawReward(traces, layout, n, bottom) {
+      const t = theme(), { x, points } = this.series();
+      const y = points(this.run.reward);
+      traces.push({ type: "scatter", mode: x.length > 1 ? "lines" : "markers", x, y, yaxis: `y${n + 1}`,
+        line: { color: t.ink, width: 1.1 }, hovertemplate: "reward %{y:.4g}<extra></extra>" });
+      layout[`yaxis${n + 1}`] = { domain: [bottom, 1], anchor: "x", zeroline: true, zerolinecolor: t.rule,
+        showgrid: false, fixedrange: true, nticks: 3, tickfont: { size: 10, color: t.faint }, tickcolor: t.rule };
+      layout.annotations.push({ xref: "paper", yref: "paper", x: 0, y: 1, xanchor: "left", yanchor: "bottom",
+        showarrow: false, font: { size: 12, color: t.ink }, text: "reward per step" });
+    }
+
+    /** The middles of as many steps as a point has room for, and means over the same. */
+    series() {
+      const run = this.run, width = run.rates.steps;
+      const from = Math.max(Math.floor(Math.max(this.x[0], 0) / width), 0);
+      const to = Math.min(Math.ceil((this.x[1] + 0.5) / width), run.rates.work.length);
+      const join = Math.max(1, Math.ceil((to - from) / (narrow.matches ? 160 : 320)));
+      const x = [];
+      for (let k = from; k < to; k += join) x.push(((k + Math.min(k + join, to)) * width) / 2 - 0.5);
+      const points = (values, factor = 1) => {
+        const y = [];
+        for (let k = from; k < to; k += join) {
+          const end = Math.min(k + join, to);
+          let sum = 0;
+          for (let i = k; i < end; i++) sum += values[i];
+          y.push((factor * sum) / (end - k));
+        }
+        return y;
+      };
+      return { x, points };
     }
 
     /** Count events in cells, or, where a cell is one neuron in one step, keep the value. */
@@ -258,30 +297,15 @@
     }
 
     drawRates() {
-      const run = this.run, t = theme(), layout = this.frame(330), width = run.rates.steps;
-      const from = Math.max(Math.floor(Math.max(this.x[0], 0) / width), 0);
-      const to = Math.min(Math.ceil((this.x[1] + 0.5) / width), run.rates.work.length);
-      const join = Math.max(1, Math.ceil((to - from) / (narrow.matches ? 160 : 320)));
-      const x = [];
-      for (let k = from; k < to; k += join) x.push(((k + Math.min(k + join, to)) * width) / 2 - 0.5);
-      const points = (values) => {
-        const y = [];
-        for (let k = from; k < to; k += join) {
-          const end = Math.min(k + join, to);
-          let sum = 0;
-          for (let i = k; i < end; i++) sum += values[i];
-          y.push((100 * sum) / (end - k));
-        }
-        return y;
-      };
+      const run = this.run, t = theme(), layout = this.frame(330), { x, points } = this.series();
       const traces = [];
       run.layers.forEach((layer, k) => {
         if (!layer.sends) return;
-        traces.push({ type: "scatter", mode: x.length > 1 ? "lines" : "markers", x, y: points(run.rates.share[k]),
+        traces.push({ type: "scatter", mode: x.length > 1 ? "lines" : "markers", x, y: points(run.rates.share[k], 100),
           name: plain(layer.name), line: { color: t.lines[k % 8], width: 1.4, dash: DASHES[k % DASHES.length] },
           hovertemplate: `%{y:.3g} % of ${plain(layer.name)}<extra></extra>` });
       });
-      traces.push({ type: "scatter", mode: "lines", x, y: points(run.rates.work), yaxis: "y2", showlegend: false,
+      traces.push({ type: "scatter", mode: "lines", x, y: points(run.rates.work, 100), yaxis: "y2", showlegend: false,
         line: { color: t.ink, width: 1.2 }, fill: "tozeroy", fillcolor: t.band,
         hovertemplate: "%{y:.3g} % of the dense MACs<extra></extra>" });
       const side = { zeroline: false, gridcolor: t.grid, rangemode: "tozero", ticksuffix: " %", nticks: 5, fixedrange: true,

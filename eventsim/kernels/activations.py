@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from eventsim.kernels.jit import kernel
+from eventsim.kernels.jit import inlined
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
@@ -114,7 +114,7 @@ def _activate(code: int, p0: float, p1: float, u: float) -> float:
     return math.nan
 
 
-@kernel
+@inlined
 def activate_lanes(
     code: int,
     p0: float,

@@ -42,6 +42,7 @@ A population's neurons stand in *lanes*: contiguous, padded to a multiple of `PA
     LOG_VALUE,
     LOG_CAPACITY,
     SPREAD,  # in the plan: 256 words, each byte of word k is a bit of k
+    POSITIONS,  # in the plan: 256 words, whose first bytes are the places of the bits set in k
     W_HEADER,
 ) = range(33)
 
@@ -120,5 +121,6 @@ NONE, SOME, ALL = range(3)
 PAD = 16
 BLOCK = 64
 FEW = 8  # flagged neurons of a block up to which they are evaluated one by one
+FEW_CHEAP = 2  # the same where the activation is the identity or relu
 LARGE = 8192  # lanes above which a population keeps blocks
 NARROW = 16  # targets below which an event's row is shorter than the call that adds it

@@ -17,3 +17,13 @@ def kernel(function: Callable[..., Any]) -> Any:
     """
     options: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
     return njit(error_model="numpy", **options)(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a kernel into those that call it.
+
+    An array is passed as seven words, so that a call with some of them costs more than a short
+    loop; LLVM by itself inlines none of these functions.
+    """
+    options: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False, "forceinline": True}
+    return njit(error_model="numpy", **options)(function)

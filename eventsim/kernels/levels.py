@@ -88,7 +88,7 @@ from eventsim.kernels.fields import (
     S,
     U,
 )
-from eventsim.kernels.jit import kernel
+from eventsim.kernels.jit import inlined, kernel
 from eventsim.kernels.rows import add_rows
 from eventsim.kernels.status import (
     BUFFER_FULL,
@@ -161,7 +161,7 @@ def advance(inputs: Any, outputs: Any, plan: Any, state: Any) -> int:
     return OK
 
 
-@kernel
+@inlined
 def _finite(inputs: Any, x0: int, n: int) -> bool:
     """Whether all inputs of a step are finite."""
     bad = 0
@@ -193,7 +193,7 @@ def advance_all(inputs: Any, outputs: Any, plan: Any, states: Any) -> int:
     return failed
 
 
-@kernel
+@inlined
 def _levels(inputs: Any, x0: int, plan: Any, state: Any, values: Any, count: int) -> int:
     """Evaluate what is pending, level by level; the id of a neuron that overflowed, or -1."""
     constants, flags = plan.view(np.float64), state.view(np.uint8)
@@ -307,7 +307,7 @@ def _propagate(
     state[row + EXECUTED] += executed
 
 
-@kernel
+@inlined
 def _compare(
     inputs: Any,
     x0: int,

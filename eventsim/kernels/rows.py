@@ -16,6 +16,7 @@ from eventsim.kernels.fields import (
     ALL,
     DENSE,
     FULL,
+    MIXED,
     NARROW,
     NONE,
     R_COUNT,
@@ -25,12 +26,12 @@ from eventsim.kernels.fields import (
     SOME,
     W_ROW,
 )
-from eventsim.kernels.jit import kernel
+from eventsim.kernels.jit import inlined
 
 Unsigned = np.uint64
 
 
-@kernel
+@inlined
 def add_dense(
     w: Any,
     table: Any,
@@ -71,7 +72,7 @@ def add_dense(
         e += 1
 
 
-@kernel
+@inlined
 def add_narrow(
     w: Any,
     table: Any,
@@ -118,7 +119,7 @@ def add_narrow(
         u[base + j] = a
 
 
-@kernel
+@inlined
 def add_indexed(
     w: Any,
     index: Any,
@@ -156,7 +157,7 @@ def add_indexed(
     return e1, synapses
 
 
-@kernel
+@inlined
 def add_indexed_large(
     w: Any,
     index: Any,
@@ -194,7 +195,7 @@ def add_indexed_large(
     return e1, synapses
 
 
-@kernel
+@inlined
 def add_rows(
     w: Any,
     table: Any,
@@ -225,19 +226,17 @@ def add_rows(
     -------
     synapses, executed multiplications, what is flagged of the targets (NONE, SOME or ALL) : int
     """
-    if kind == FULL:
-        if n < NARROW:
-            add_narrow(w, table, rows, neuron, value, e0, e1, u, u0, n)
-        else:
-            add_dense(w, table, rows, neuron, value, e0, e1, u, u0, n)
-        return (e1 - e0) * n, (e1 - e0) * n, ALL
     synapses = 0
     executed = 0
     e = e0
     while e < e1:
-        if kind == DENSE or table[rows + W_ROW * neuron[e] + R_INDEX] < 0:
+        if kind != MIXED or table[rows + W_ROW * neuron[e] + R_INDEX] < 0:
             # As many dense rows as follow one another.
             last = e
+            if kind == FULL:
+                last = e1
+                synapses = (e1 - e) * n
+                touched = ALL
             while last < e1 and (kind == DENSE or table[rows + W_ROW * neuron[last] + R_INDEX] < 0):
                 synapses += table[rows + W_ROW * neuron[last] + R_COUNT]
                 last += 1
@@ -272,7 +271,7 @@ def add_rows(
     return synapses, executed, touched
 
 
-@kernel
+@inlined
 def flag_rows(
     table: Any, rows: int, neuron: Any, e0: int, e1: int, state: Any, bits: int, n: int
 ) -> int:

@@ -331,8 +331,8 @@ def test_command_on_all_devices(call: Call, folder: Path) -> None:
         (["nowhere"], "there is no run at 'nowhere'"),
         (["{}", "--device", "lohi"], "did you mean loihi"),
         (["{}", "--device", "loihi", "--all"], "not both"),
-        (["{}/bad.json"], "cannot be read as a run.json"),
-        (["{}/list.json"], "is not a run.json"),
+        (["{}/bad.json"], "bad.json: cannot be read as JSON"),
+        (["{}/list.json"], "list.json: does not hold a JSON object"),
     ],
 )
 def test_command_says_what_is_wrong(

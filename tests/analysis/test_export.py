@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +14,13 @@ import pytest
 from eventsim import runner
 from eventsim.analysis.export import to_chrome_trace, to_neo
 from eventsim.errors import InputError, MissingDependencyError
-from eventsim.network import Network
+from eventsim.network import Network, Population, Projection
+from eventsim.neurons import Delta, Input
 from eventsim.recording import ParquetRecorder
 from eventsim.result import Run
 from eventsim.simulator import Simulator
 from tests.tiny import cartpole_policy
+from tests.trace_format import check_trace
 
 SCRIPTED = "tests.tiny:Tiny-v0"
 
@@ -52,6 +56,66 @@ def test_a_timeline_has_a_track_per_layer_and_a_slice_per_step(run: Run, tmp_pat
     counted = [e["args"] for e in entries if e["ph"] == "C"]
     assert [sum(row.values()) for row in counted] == run.counters.synops.tolist()
     assert data["otherData"]["policy"] == "tiny"
+    check_trace(data)
+    for name in ("evaluations", "events", "macs", "acs"):
+        total = sum(e["args"][name] for e in entries if e["ph"] == "X" and e["tid"])
+        assert total == getattr(run.counters, name).sum()
+
+
+@pytest.mark.parametrize("seconds", [1 / 60, 1 / 3, 1e-6 / 7, 0.1, 1e3 / 7, None])
+def test_a_timeline_keeps_to_the_format(seconds: float | None, run: Run, tmp_path: Path) -> None:
+    data = run.to_dict() | {"step_seconds": seconds}
+    timed = Run(data, run.network, run.counters, run.joules, run.events)
+    written = json.loads(to_chrome_trace(timed, tmp_path / "trace.json").read_text())
+    check_trace(written)
+    slices = [e for e in written["traceEvents"] if e["ph"] == "X" and e["tid"] == 1]
+    duration = 1e6 * (seconds or 1e-3)
+    assert [e["ts"] for e in slices] == pytest.approx(
+        [k * duration for k in range(60)], rel=0, abs=1e-3
+    )
+
+
+def test_strange_names_keep_to_the_format(tmp_path: Path) -> None:
+    names = ('"\\', "\u202e</script>", "e\u0301 \U0001f9e0")
+    populations = tuple(
+        Population(n, 2, Input() if not k else Delta()) for k, n in enumerate(names)
+    )
+    projections = tuple(Projection(a, b, np.ones((2, 2))) for a, b in itertools.pairwise(names))
+    with ParquetRecorder(tmp_path / "run") as recorder:
+        Simulator(Network(populations, projections), hooks=[recorder]).run(np.eye(2))
+    path = to_chrome_trace(tmp_path / "run", tmp_path / "trace.json")
+    data = json.loads(path.read_text(encoding="utf-8"))
+    check_trace(data)
+    tracks = [e["args"]["name"] for e in data["traceEvents"] if e["name"] == "thread_name"]
+    assert tracks == ["episodes", *names]
+
+
+BAD: list[tuple[str, dict[str, Any]]] = [
+    ("phase", {"ph": "Q"}),
+    ("thread", {"tid": "1"}),
+    ("process", {"pid": None}),
+    ("start", {"ts": -1}),
+    ("duration", {"dur": float("nan")}),
+    ("order", {"ts": 5.0}),
+    ("overlap", {"dur": 15.0}),
+    ("track", {"tid": 9}),
+]
+
+
+@pytest.mark.parametrize("change", [change for _, change in BAD], ids=[name for name, _ in BAD])
+def test_the_checker_finds_what_is_wrong(change: dict[str, Any]) -> None:
+    def meta(name: str, args: dict[str, Any]) -> dict[str, Any]:
+        return {"ph": "M", "pid": 1, "tid": 0, "name": name, "args": args}
+
+    def slice_(start: float) -> dict[str, Any]:
+        return {"ph": "X", "pid": 1, "tid": 0, "name": "s", "ts": start, "dur": 10.0, "args": {}}
+
+    good = [meta("process_name", {"name": "p"}), meta("thread_name", {"name": "t"})]
+    good += [slice_(10.0), slice_(20.0), slice_(30.0)]
+    check_trace({"traceEvents": good})
+    bad = [*good[:3], good[3] | change, good[4]]
+    with pytest.raises(AssertionError):
+        check_trace({"traceEvents": bad})
 
 
 def test_a_folder_gives_the_same_timeline(run: Run, saved: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eventsim import cli, runner
+from eventsim import cli, files, runner
 from eventsim.analysis import report_graph
 from eventsim.analysis import report_sections as sections
 from eventsim.analysis.report import report
@@ -293,8 +293,10 @@ def test_a_run_without_steps_still_reports(run: Run) -> None:
 
 
 def test_a_network_at_hand_is_mapped(run: Run, saved: Path) -> None:
+    text = Page(report(saved)).text
+    (saved / "network.safetensors").unlink()
     assert "Mapping" not in Page(report(saved)).text
-    text = Page(report(saved, networks=[run.network])).text
+    assert text == Page(report(saved, networks=[run.network])).text
     assert "Layers laid in order onto the cores" in text
     assert text.count("yes") >= 3
     assert text == Page(report(run)).text
@@ -303,6 +305,20 @@ def test_a_network_at_hand_is_mapped(run: Run, saved: Path) -> None:
         report(saved, networks=[other])
     with pytest.raises(InputError, match="give one for each run"):
         report(saved, networks=[])
+
+
+def test_a_network_of_another_run_is_left_out(saved: Path) -> None:
+    other = Network.from_arrays([np.ones((8, 4)), np.ones((2, 8))])
+    files.save(saved / "network.safetensors", other)
+    text = Page(report(saved)).text
+    assert "Mapping" not in text
+    assert "that of another run" in text
+
+
+def test_the_reward_is_drawn(page: Page, run: Run) -> None:
+    (data,) = page.data["runs"]
+    np.testing.assert_allclose(unpacked(data["reward"], "<f4"), run.counters.reward, rtol=1e-6)
+    assert "Above it the reward of a step" in page.text
 
 
 def test_what_does_not_fit_is_left_out_and_said(saved: Path, run: Run) -> None:

@@ -12,7 +12,15 @@ from scipy import sparse
 
 from eventsim import DenseForward, Network, Population, Projection
 from eventsim.errors import InputError, UnknownNameError
-from eventsim.models.pruning import connection_sparsity, input_importance, packed, prune
+from eventsim.models.pruning import (
+    connection_sparsity,
+    erk_sparsities,
+    input_importance,
+    packed,
+    polynomial_sparsity,
+    prune,
+    rewind,
+)
 from eventsim.neurons import Delta, Input
 
 
@@ -281,3 +289,36 @@ def test_refuses_more_than_the_caps_allow() -> None:
     network = Network.from_arrays([np.ones((4, 4)) + np.eye(4)])
     with pytest.raises(InputError, match=r"is 0\.9, but the caps .* allow no more than 0\.75"):
         prune(network, 0.9, max_row_sparsity=0.75, max_column_sparsity=0.75, max_layer_sparsity=1.0)
+
+
+def test_erk_gives_the_whole_its_sparsity_and_small_layers_more() -> None:
+    network = Network.from_arrays([np.ones((64, 4)), np.ones((64, 64)), np.ones((2, 64))])
+    shares = erk_sparsities(network, 0.9)
+    cut = sum(shares[q.name] * q.weights.n_positions for q in network.projections)
+    assert cut == pytest.approx(0.9 * sum(q.weights.n_positions for q in network.projections))
+    assert shares["hidden1->hidden2"] > shares["input->hidden1"]
+    assert min(shares.values()) >= 0.0
+
+
+def test_the_polynomial_schedule_is_monotone_and_ends_where_it_shall() -> None:
+    values = [polynomial_sparsity(k, 10, 0.9, 0.3) for k in range(11)]
+    assert values[0] == pytest.approx(0.3)
+    assert values[-1] == pytest.approx(0.9)
+    assert values == sorted(values)
+    with pytest.raises(InputError, match="step"):
+        polynomial_sparsity(11, 10, 0.9)
+
+
+def test_a_lottery_ticket_has_the_mask_of_one_and_the_weights_of_the_other() -> None:
+    rng = np.random.default_rng(0)
+    initial = Network.from_arrays([rng.normal(size=(5, 4)), rng.normal(size=(2, 5))])
+    trained = Network.from_arrays([rng.normal(size=(5, 4)), rng.normal(size=(2, 5))])
+    ticket = rewind(uncapped(trained, 0.5), initial)
+    for q, p, w in zip(
+        ticket.projections, uncapped(trained, 0.5).projections, dense(initial), strict=True
+    ):
+        np.testing.assert_array_equal(
+            q.weights.to_dense(), np.where(p.weights.to_dense() != 0, w, 0)
+        )
+    with pytest.raises(InputError, match="other projections"):
+        rewind(trained, Network.from_arrays([np.ones((3, 4))]))

@@ -1,0 +1,378 @@
+"""Teacher, random actions and candidates on the same seeds; every episode is kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from eventsim.errors import InputError, OutputError
+from eventsim.models.bounds import Pairs, Scale
+from eventsim.models.policy import Policy, Session
+from eventsim.models.rollout import Episode, RandomActor, check_spaces, episode, make_env
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    Env: TypeAlias = gym.Env[Any, Any]
+
+#: Environments whose reset forgets all; others are made anew for every episode.
+_FORGETFUL = ("gymnasium.envs.classic_control", "gymnasium.envs.mujoco", "gymnasium.envs.toy_text")
+_TEACHER, _RANDOM = "teacher", "random"
+#: Standard errors by which a teacher must be better than random actions.
+_CHANCE = 2.0
+# A policy is immutable, and its fingerprint is asked for at every episode.
+_DIGESTS: WeakKeyDictionary[Policy, str] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an episode.
+
+    Attributes
+    ----------
+    total : float
+        Return.
+    steps, macs, acs : int
+        Environment steps, and synaptic operations over all of them, the cold first one included;
+        none are counted where the dense network or random actions play.
+    """
+
+    total: float
+    steps: int
+    macs: int = 0
+    acs: int = 0
+
+
+@dataclass(frozen=True)
+class Work:
+    """Synaptic operations per step over some episodes."""
+
+    steps: int
+    macs: float
+    acs: float
+
+    @property
+    def synops(self) -> float:
+        """MACs and ACs per step."""
+        return self.macs + self.acs
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a policy has to lose in its environment.
+
+    Attributes
+    ----------
+    scale : Scale
+        The lowest and highest returns seen of the teacher and of random actions, and their
+        difference in the mean.
+    teacher, random : float
+        Mean returns.
+    spread : float
+        Standard deviation of the teacher's returns, relative to its advantage.
+    seconds : float
+        Of an episode of the teacher; NaN if all of them were found in the log.
+    """
+
+    scale: Scale
+    teacher: float
+    random: float
+    spread: float
+    seconds: float
+
+
+class Arena:
+    """An environment in which policies are compared seed by seed.
+
+    An episode is a function of policy and seed, so each is played once: it is remembered, and, with
+    a log, found there by whoever continues after an interruption.
+
+    Parameters
+    ----------
+    teacher : Policy
+        Plays by the dense forward pass, or by events if it has thresholds, which then are a part
+        of it.
+    env_id : str, optional
+        Default: the teacher's own.
+    log : Path, optional
+        File to which a line an episode is appended.
+    on_episode : callable, optional
+        Called after every episode that had to be played.
+
+    Attributes
+    ----------
+    teacher : Policy
+    env_id : str
+    env_kwargs : dict
+        For ``gymnasium.make``.
+
+    Raises
+    ------
+    InputError
+        If no environment is known, or it does not fit the teacher.
+    UnknownNameError, MissingDependencyError
+        If it is not there.
+    OutputError
+        If the log cannot be written.
+    """
+
+    def __init__(
+        self,
+        teacher: Policy,
+        env_id: str | None = None,
+        *,
+        log: Path | None = None,
+        on_episode: Callable[[], None] | None = None,
+    ) -> None:
+        env_id = env_id or teacher.env_id
+        if env_id is None:
+            raise InputError(
+                "the policy does not say in which environment it acts; name one by env (--env)"
+            )
+        self.teacher = teacher
+        self.env_id = env_id
+        # The arguments belong to the environment that the policy was made for.
+        own = env_id == teacher.env_id
+        self.env_kwargs: dict[str, Any] = (teacher.metadata.get("env_kwargs") or {}) if own else {}
+        self._env = make_env(env_id, **self.env_kwargs)
+        self._reusable = _entry(self._env).startswith(_FORGETFUL)
+        self._used = False
+        self._on_episode = on_episode
+        self._level = math.nan
+        self._known: dict[tuple[str, int], Outcome] = {}
+        self._session: tuple[str, Session] | None = None
+        by_events = any(p.parameter("threshold").any() for p in teacher.network.populations)
+        self._taught = teacher.session() if by_events else teacher.dense_session()
+        self._log = log
+        try:
+            check_spaces(teacher, self._env)
+        except BaseException:
+            self._env.close()
+            raise
+        self._teacher = f"{_TEACHER} {digest(teacher)}"
+        if log is not None:
+            self._read(log)
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+    def __enter__(self) -> Arena:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def measure(self, seeds: Sequence[int], random_seeds: Sequence[int]) -> Baseline:
+        """Play the teacher and random actions, and see what there is to lose.
+
+        Parameters
+        ----------
+        seeds, random_seeds : sequence of int
+            At least two each.
+
+        Returns
+        -------
+        Baseline
+
+        Raises
+        ------
+        InputError
+            If the teacher is not deterministic, or not better than random actions by more than
+            chance explains.
+        """
+        self.check_repeatable(seeds[0])
+        began, steps = time.perf_counter(), len(self._known)
+        taught = np.array([self.taught(seed).total for seed in seeds])
+        played = len(self._known) - steps
+        seconds = (time.perf_counter() - began) / played if played else math.nan
+        random = np.array([self.random(seed).total for seed in random_seeds])
+        advantage = float(taught.mean() - random.mean())
+        error = math.sqrt(taught.var(ddof=1) / taught.size + random.var(ddof=1) / random.size)
+        if not advantage > _CHANCE * error:
+            raise InputError(
+                f"the policy returns {taught.mean():.4g} in the mean over {taught.size} episodes, "
+                f"random actions {random.mean():.4g} over {random.size}: it is not better than "
+                "random, so there is nothing to keep; give a trained policy, and the environment "
+                "it was trained for",
+                where=f"environment '{self.env_id}'",
+            )
+        self._level = float(random.mean())
+        low, high = (pick([pick(taught), pick(random)]) for pick in (np.min, np.max))
+        scale = Scale(float(low), float(high), advantage)
+        return Baseline(
+            scale,
+            float(taught.mean()),
+            self._level,
+            float(taught.std(ddof=1)) / advantage,
+            seconds,
+        )
+
+    def pairs(self, policy: Policy, seeds: Sequence[int]) -> Pairs:
+        """Returns of a policy, by events, and of the teacher; `measure` must have been called.
+
+        Random actions stand in it with their mean over the episodes of `measure`: as its error
+        counts in the denominator alone, it is not worth an episode a seed.
+
+        Parameters
+        ----------
+        policy : Policy
+        seeds : sequence of int
+            Given to ``env.reset``.
+
+        Raises
+        ------
+        InputError
+            If a reward is not finite, or there is no seed.
+        """
+        # In turn, so that what an interruption leaves are whole pairs.
+        rows = [(self.taught(seed).total, self.outcome(policy, seed).total) for seed in seeds]
+        if not rows:
+            raise InputError("there is no episode to compare; give at least one seed")
+        taught, mine = np.array(rows).T
+        return Pairs(mine, taught, np.full(len(rows), self._level))
+
+    def outcome(self, policy: Policy, seed: int) -> Outcome:
+        """Episode of a policy by events, from a reset state."""
+        key = digest(policy)
+
+        def play() -> Outcome:
+            if self._session is None or self._session[0] != key:
+                # One policy plays many seeds in a row; the simulator of the last is let go.
+                self._session = key, policy.session()
+            session = self._session[1]
+            one = self._play(session, seed)
+            counted = session.simulator.totals  # type: ignore[union-attr]
+            return Outcome(one.total, one.steps, int(counted.macs.sum()), int(counted.acs.sum()))
+
+        return self._recall(key, seed, play)
+
+    def taught(self, seed: int) -> Outcome:
+        """Episode of the teacher."""
+
+        def play() -> Outcome:
+            one = self._play(self._taught, seed)
+            return Outcome(one.total, one.steps)
+
+        return self._recall(self._teacher, seed, play)
+
+    def random(self, seed: int) -> Outcome:
+        """Episode of uniformly random actions."""
+
+        def play() -> Outcome:
+            actor = RandomActor(self._env.action_space)
+            actor.seed(seed)
+            one = self._play(actor, seed)
+            return Outcome(one.total, one.steps)
+
+        return self._recall(_RANDOM, seed, play)
+
+    def work(self, policy: Policy, seeds: Sequence[int]) -> Work:
+        """Synaptic operations per step of a policy: sum over sum."""
+        played = [self.outcome(policy, seed) for seed in seeds]
+        steps = sum(one.steps for one in played)
+        return Work(
+            steps, sum(one.macs for one in played) / steps, sum(one.acs for one in played) / steps
+        )
+
+    def mean_return(self, policy: Policy, seeds: Sequence[int]) -> float:
+        """Mean return of a policy over the episodes from these seeds."""
+        return math.fsum(self.outcome(policy, seed).total for seed in seeds) / len(seeds)
+
+    @property
+    def is_mujoco(self) -> bool:
+        """Whether the environment is one of Gymnasium's on MuJoCo."""
+        return _entry(self._env).startswith("gymnasium.envs.mujoco")
+
+    def check_repeatable(self, seed: int) -> None:
+        """Play the teacher twice on one seed, and see that nothing differs.
+
+        Raises
+        ------
+        InputError
+            If it does: pairs of episodes would mean nothing then.
+        """
+        first, second = (self._play(self._taught, seed) for _ in range(2))
+        if not np.array_equal(first.rewards, second.rewards):
+            raise InputError(
+                f"two episodes of the teacher from seed {seed} differ (returns {first.total:g} and "
+                f"{second.total:g}); policy and environment must be deterministic given the seed, "
+                "or no comparison by seeds is possible",
+                where=f"environment '{self.env_id}'",
+            )
+
+    def _play(self, actor: Any, seed: int) -> Episode:
+        if self._used and not self._reusable:
+            self._env.close()
+            self._env = make_env(self.env_id, **self.env_kwargs)
+        self._used = True
+        return episode(actor, self._env, seed)
+
+    def _recall(self, key: str, seed: int, play: Callable[[], Outcome]) -> Outcome:
+        found = self._known.get((key, seed))
+        if found is None:
+            found = self._known[key, seed] = play()
+            self._write(key, seed, found)
+            if self._on_episode is not None:
+                self._on_episode()
+        return found
+
+    def _write(self, key: str, seed: int, found: Outcome) -> None:
+        if self._log is None:
+            return
+        row = [key, seed, found.total, found.steps, found.macs, found.acs]
+        try:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"cannot be written ({error.strerror}); choose another workdir",
+                where=str(self._log),
+            ) from error
+
+    def _read(self, log: Path) -> None:
+        """Take over what an earlier run played; a last line that was cut is dropped."""
+        if not log.exists():
+            return
+        content = log.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            os.truncate(log, len(whole))
+        for number, line in enumerate(whole.decode("utf-8", "replace").splitlines(), 1):
+            try:
+                key, seed, total, steps, macs, acs = json.loads(line)
+                self._known[str(key), int(seed)] = Outcome(
+                    float(total), int(steps), int(macs), int(acs)
+                )
+            except (ValueError, TypeError) as error:
+                raise InputError(
+                    f"line {number} is damaged; delete the file to play its episodes again",
+                    where=str(log),
+                ) from error
+
+
+def digest(policy: Policy) -> str:
+    """Return a fingerprint of what a policy does: of its file, without the metadata."""
+    if policy not in _DIGESTS:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "policy.safetensors")
+            replace(policy, metadata={}).save(path)
+            _DIGESTS[policy] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return _DIGESTS[policy]
+
+
+def _entry(env: Env) -> str:
+    """Module of an environment, or nothing."""
+    entry = env.spec.entry_point if env.spec is not None else None
+    return entry if isinstance(entry, str) else ""

@@ -1,0 +1,586 @@
+"""The search for the cheapest event-driven policy that still does the teacher's job.
+
+Stages, each of which leaves a checkpoint:
+
+1. ``teacher``: returns of the teacher and of random actions on the validation seeds, and recorded
+   episodes to learn from.
+2. ``dense ...``: dense students of growing width, several starts each, distilled on what they
+   themselves visit (DAgger: Ross et al. 2011, arXiv 1011.0686). The smallest that holds the return
+   is the honest baseline.
+3. ``events ...``: from that student, from wider ones and, where none holds, from the widest: rounds
+   of pruning and fine-tuning with the thresholds in the loop. Each round's student is a candidate.
+
+The search proposes; what is promised is decided elsewhere, on seeds that no stage has seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eventsim.errors import InputError, SimulationError
+from eventsim.models.distill import Training, train
+from eventsim.models.policy import Policy
+from eventsim.models.rollout import RandomActor, episode, make_env
+from eventsim.models.student import (
+    Demonstrations,
+    Head,
+    Student,
+    answers,
+    cut,
+    new_student,
+    student_arrays,
+    student_from,
+    with_spread_thresholds,
+)
+from eventsim.output import write_atomically, write_text
+
+Float: TypeAlias = NDArray[np.float64]
+Kind: TypeAlias = Literal["dense", "pruned", "events"]
+
+#: First environment seeds of what is done; each has room for 100,000.
+SEEDS = {"record": 1_000_000, "validation": 2_000_000, "selection": 3_000_000, "test": 4_000_000}
+
+#: Hidden layers of the dense students that are tried, cheapest first.
+SHAPES: tuple[tuple[int, ...], ...] = (
+    (),
+    (4,),
+    (8,),
+    (16,),
+    (32,),
+    (16, 16),
+    (64,),
+    (32, 32),
+    (64, 64),
+    (128, 128),
+    (256, 256),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A policy that the search proposes.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"dense", "pruned", "events"}
+    policy : Policy
+    macs : float
+        Multiplications a step on the validation episodes, cold starts counted; of a dense
+        candidate those of its layers.
+    acs : float
+    returns : float64 array
+        On the validation seeds, from the first one on.
+    shape : tuple of int
+        Sizes of the layers, inputs and outputs included.
+    start : str
+        Name of the student that it came from.
+    """
+
+    name: str
+    kind: Kind
+    policy: Policy
+    macs: float
+    acs: float
+    returns: Float
+    shape: tuple[int, ...]
+    start: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How hard the search tries; the defaults serve every task.
+
+    Parameters
+    ----------
+    recorded_steps : int
+        Of the teacher, at least one episode.
+    visits, visited_steps : int
+        Times that a dense student plays for itself and learns on, and the steps that it plays.
+    kept_steps : int
+        Steps that a training looks at, the latest.
+    dense_iterations, event_iterations : int
+        Of one training.
+    starts : int
+        Random starts of a dense student.
+    screened : int
+        Validation episodes of a candidate; those that hold get four times as many.
+    wider : tuple of int
+        Event-driven ladders begin so many shapes above the smallest dense one.
+    rounds : int
+        Of a ladder at most.
+    cut_share : float
+        Of the surviving synapses, cut a round.
+    cost, cost_growth : float
+        Weight of the cost in the loss in the first round, and its growth a round.
+    first_threshold : float
+        In spreads of each neuron, before thresholds are learned.
+    slack : float
+        A student holds if its mean loss on the validation seeds is at most so much.
+    patience : int
+        Rounds in a row that a ladder may fail before it ends.
+    """
+
+    recorded_steps: int = 15_000
+    visits: int = 3
+    visited_steps: int = 5_000
+    kept_steps: int = 60_000
+    dense_iterations: int = 2_000
+    event_iterations: int = 400
+    starts: int = 3
+    screened: int = 20
+    wider: tuple[int, ...] = (0, 1, 2)
+    rounds: int = 24
+    cut_share: float = 0.15
+    cost: float = 0.003
+    cost_growth: float = 1.25
+    first_threshold: float = 0.1
+    slack: float = 0.01
+    patience: int = 3
+
+
+class OutOfTimeError(Exception):
+    """The budget is spent; what there is counts."""
+
+
+class Search:
+    """Search for cheap policies.
+
+    Parameters
+    ----------
+    teacher : Policy
+    env_id : str
+    env_kwargs : mapping, optional
+        For ``gymnasium.make``.
+    seed : int, optional
+        Of every random choice.
+    budget : float, optional
+        Seconds of work, over all runs of the search in `workdir`.
+    workdir : Path
+        Checkpoints go here; a search of the same teacher, environment, seed and settings goes on
+        from them.
+    say : callable, optional
+        Gets a line when something has come out.
+    settings : Settings, optional
+
+    Attributes
+    ----------
+    candidates : list of Candidate
+        So far, in the order of the stages.
+    teacher_returns, random_returns : float64 array
+        On the validation seeds.
+
+    Raises
+    ------
+    InputError
+        If `workdir` holds another search.
+    UnsupportedError
+        If the teacher's decoder cannot be distilled.
+    """
+
+    def __init__(
+        self,
+        teacher: Policy,
+        env_id: str,
+        env_kwargs: Mapping[str, Any] | None = None,
+        *,
+        seed: int = 0,
+        budget: float = math.inf,
+        workdir: Path,
+        say: Callable[[str], None] | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self.teacher, self.env_id, self.env_kwargs = teacher, env_id, dict(env_kwargs or {})
+        self.seed, self.budget = seed, budget
+        self.workdir = workdir
+        self.settings = settings or Settings()
+        self.candidates: list[Candidate] = []
+        self.teacher_returns = self.random_returns = np.zeros(0)
+        self.head = Head.of(teacher.decoder)
+        self._say = say or (lambda _: None)
+        self._demonstrations = Demonstrations()
+        self._students: dict[str, Student] = {}
+        self._losses: dict[str, float] = {}
+        self._spent = 0.0
+        self._began = time.perf_counter()
+        workdir.mkdir(parents=True, exist_ok=True)
+        self._check_identity()
+
+    # -- the stages ----------------------------------------------------------------------------
+
+    def stages(self) -> Iterator[str]:
+        """Do the stages one by one, yielding each one's name when it is done.
+
+        Stops early, and without an error, when the budget is spent.
+        """
+        try:
+            yield from self._stages()
+        except OutOfTimeError:
+            self._say("the budget is spent")
+
+    def _stages(self) -> Iterator[str]:
+        self._stage("teacher", self._teacher)
+        yield "teacher"
+        holding: list[int] = []
+        for k, shape in enumerate(SHAPES):
+            if self._dense_macs(shape) >= self.teacher_macs and holding:
+                break
+            # After the first that holds, wider ones only as starts of ladders.
+            if holding and k - holding[0] > max(self.settings.wider):
+                break
+            name = f"dense {self._words(shape)}"
+            self._stage(name, lambda name=name, shape=shape: self._dense(name, shape))  # type: ignore[misc]
+            yield name
+            if self._losses[name] <= self.settings.slack:
+                holding.append(k)
+        first = holding[0] if holding else len(SHAPES) - 1
+        done: set[int] = set()
+        for above in self.settings.wider:
+            k = min(first + above, len(SHAPES) - 1)
+            start = f"dense {self._words(SHAPES[k])}"
+            if k in done or start not in self._students:
+                continue
+            done.add(k)
+            yield from self._ladder(start)
+
+    def _ladder(self, start: str) -> Iterator[str]:
+        """Rounds of pruning and fine-tuning from a dense student."""
+        options = self.settings
+        failed = 0
+        name = start
+        for number in range(options.rounds):
+            before, name = name, f"events {start.removeprefix('dense ')} round {number}"
+            self._stage(
+                name,
+                lambda name=name, before=before, number=number: self._events(  # type: ignore[misc]
+                    name, before, start, number
+                ),
+            )
+            yield name
+            failed = failed + 1 if self._losses[name] > options.slack else 0
+            if failed >= options.patience or self._losses[name] > 0.3:
+                break
+
+    def smallest_dense(self) -> Candidate | None:
+        """The smallest dense student that held the return on the validation seeds, if any."""
+        held = [
+            c
+            for c in self.candidates
+            if c.kind == "dense" and self.loss(c.returns) <= self.settings.slack
+        ]
+        return min(held, key=lambda c: c.macs) if held else None
+
+    @property
+    def teacher_macs(self) -> int:
+        """Dense MACs of the teacher."""
+        return self.teacher.dense_macs
+
+    def loss(self, returns: Float) -> float:
+        """Mean loss, relative to the teacher's advantage over random actions."""
+        n = min(len(returns), len(self.teacher_returns))
+        advantage = self.teacher_returns.mean() - self.random_returns.mean()
+        return float((self.teacher_returns[:n] - returns[:n]).mean() / advantage)
+
+    def _teacher(self) -> dict[str, Any]:
+        options = self.settings
+        n = 4 * options.screened
+        # At threshold 0 events give the dense outputs, and faster.
+        exact = self.teacher.with_network(self.teacher.network.with_thresholds(0.0))
+        session = exact.session()
+        returns = self._play(session, SEEDS["validation"], n)[0]
+        env = self._env()
+        with env:
+            actor = RandomActor(env.action_space)
+            actor.seed(self.seed)
+            random_returns = np.array(
+                [episode(actor, env, SEEDS["validation"] + k).rewards.sum() for k in range(n)]
+            )
+        inputs = self._record(session, options.recorded_steps, self._key("teacher"))
+        self._add(inputs)
+        self._say(
+            f"teacher: return {returns.mean():.4g} (random {random_returns.mean():.4g}), "
+            f"{self.teacher_macs:,} MACs"
+        )
+        return {
+            "returns": returns.tolist(),
+            "random": random_returns.tolist(),
+        }
+
+    def _dense(self, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+        """The best of several starts."""
+        options = self.settings
+        best: tuple[float, Student, Float] | None = None
+        for start in range(options.starts):
+            seed = self._key(name, start)
+            student = new_student(
+                self.head,
+                self._demonstrations,
+                shape,
+                seed,
+                "tanh" if start % 2 else "relu",
+            )
+            training = Training(options.dense_iterations, events=False)
+            for visit in range(options.visits + 1):
+                student = self._train(student, training, seed + visit)
+                if visit == options.visits:
+                    break
+                policy = student.to_policy(self.teacher, events=False)
+                self._add(self._record(policy.session(), options.visited_steps, seed + 100 + visit))
+                training = replace(training, iterations=options.dense_iterations // 2)
+            returns = self._validate(student.to_policy(self.teacher, events=False))[0]
+            loss = self.loss(returns)
+            if best is None or loss < best[0]:
+                best = (loss, student, returns)
+            if loss <= 0.25 * options.slack:
+                break
+        if best is None:
+            raise InputError(f"is {options.starts}; give at least 1", field="starts")
+        loss, student, returns = best
+        policy = student.to_policy(self.teacher, events=False)
+        self._students[name] = student
+        self._say(f"{name}: {student.dense_macs:,} MACs, loss {loss:.2%}")
+        return self._candidate(name, "dense", policy, student.dense_macs, 0.0, returns, name)
+
+    def _events(self, name: str, before: str, start: str, number: int) -> dict[str, Any]:
+        """One round of a ladder."""
+        options = self.settings
+        seed = self._key(name)
+        student = self._students[before]
+        if number == 0:
+            student = with_spread_thresholds(student, self._demonstrations, options.first_threshold)
+        else:
+            student = cut(student, self._latest(), options.cut_share)
+        training = Training(
+            options.event_iterations,
+            cost=options.cost * options.cost_growth**number,
+        )
+        student = self._train(student, training, seed)
+        policy = student.to_policy(self.teacher)
+        self._add(self._record(policy.session(), options.visited_steps // 2, seed + 1))
+        student = self._train(student, training, seed + 2)
+        policy = student.to_policy(self.teacher)
+        returns, macs, acs = self._validate(policy)
+        self._students[name] = student
+        self._say(
+            f"{name}: {student.n_synapses:,} synapses, {macs:.4g} MACs, loss "
+            f"{self.loss(returns):.2%}"
+        )
+        return self._candidate(name, "events", policy, macs, acs, returns, start)
+
+    # -- pieces --------------------------------------------------------------------------------
+
+    def _train(self, student: Student, training: Training, seed: int) -> Student:
+        self._check_time()
+        try:
+            return train(student, self._latest(), training, seed)[0]
+        except SimulationError:
+            # One more try, gently; the second failure is the user's to see.
+            gentle = replace(training, learning_rate=training.learning_rate / 10.0)
+            return train(student, self._latest(), gentle, seed + 7)[0]
+
+    def _validate(self, policy: Policy) -> tuple[Float, float, float]:
+        """Returns, MACs and ACs a step; more episodes where the first ones look good."""
+        options = self.settings
+        self._check_time()
+        first = self._play(policy.session(), SEEDS["validation"], options.screened)
+        if self.loss(first[0]) > 2.0 * options.slack:
+            return first[0], first[1] / first[3], first[2] / first[3]
+        more = self._play(
+            policy.session(), SEEDS["validation"] + options.screened, 3 * options.screened
+        )
+        steps = first[3] + more[3]
+        return (
+            np.concatenate([first[0], more[0]]),
+            (first[1] + more[1]) / steps,
+            (first[2] + more[2]) / steps,
+        )
+
+    def _play(self, session: Any, seed: int, n: int) -> tuple[Float, float, float, int]:
+        """Returns of n episodes, MACs and ACs in all, and steps."""
+        returns, macs, acs, steps = [], 0, 0, 0
+        for k in range(n):
+            with self._env() as env:
+                played = episode(session, env, seed + k)
+            returns.append(float(played.rewards.sum()))
+            steps += len(played.rewards)
+            totals = getattr(session.simulator, "totals", None)
+            if totals is not None:
+                macs += int(totals.macs.sum())
+                acs += int(totals.acs.sum())
+        return np.array(returns), macs, acs, steps
+
+    def _record(self, session: Any, steps: int, key: int) -> list[Float]:
+        """Encoded inputs of whole episodes, at least so many steps."""
+        rng = np.random.default_rng(key)
+        recorded: list[Float] = []
+        while sum(len(x) for x in recorded) < steps:
+            with self._env() as env:
+                played = episode(
+                    session, env, SEEDS["record"] + int(rng.integers(100_000)), record=True
+                )
+            if played.inputs is not None:
+                recorded.append(played.inputs)
+        return recorded
+
+    def _add(self, inputs: Sequence[Float]) -> None:
+        self._demonstrations.add(inputs, answers(self.teacher, self.head, inputs))
+        self._fresh.extend(np.asarray(x, np.float32) for x in inputs)
+
+    def _latest(self) -> Demonstrations:
+        return self._demonstrations.latest(self.settings.kept_steps)
+
+    def _env(self) -> Any:
+        return make_env(self.env_id, **self.env_kwargs)
+
+    def _words(self, shape: Sequence[int]) -> str:
+        return "-".join(map(str, self._sizes(shape)))
+
+    def _sizes(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return (self.teacher.network.n_inputs, *shape, self.head.size)
+
+    def _dense_macs(self, shape: Sequence[int]) -> int:
+        sizes = self._sizes(shape)
+        return sum(n * m for n, m in itertools.pairwise(sizes))
+
+    def _key(self, *parts: object) -> int:
+        """A seed that depends on the search's own and on what it is for."""
+        text = "/".join(map(str, parts)).encode()
+        state = np.random.SeedSequence([self.seed, *text]).generate_state(1)
+        return int(state[0]) >> 1
+
+    # -- time and checkpoints ------------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        """Work so far, earlier runs included."""
+        return self._spent + time.perf_counter() - self._began
+
+    def _check_time(self) -> None:
+        if self.seconds > self.budget:
+            raise OutOfTimeError
+
+    def _check_identity(self) -> None:
+        path = self.workdir / "search.json"
+        mine = {
+            "schema": "eventsim-search/1",
+            "env_id": self.env_id,
+            "env_kwargs": self.env_kwargs,
+            "seed": self.seed,
+            "teacher": self.teacher.network.n_synapses,
+            "teacher_sum": float(
+                sum(
+                    np.abs(q.weights.to_dense()).sum(dtype=np.float64)
+                    for q in self.teacher.network.projections
+                )
+            ),
+            "settings": json.loads(json.dumps(self.settings.__dict__)),
+        }
+        if path.exists():
+            theirs = json.loads(path.read_text(encoding="utf-8"))
+            if theirs != json.loads(json.dumps(mine)):
+                raise InputError(
+                    "holds the search of another teacher, environment, seed or settings; give "
+                    "another folder, or remove it",
+                    where=f"'{self.workdir}'",
+                )
+            return
+        write_text(path, json.dumps(mine, indent=1) + "\n")
+
+    def _stage(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
+        """Do a stage, or read what it left."""
+        slug = name.replace(" ", "-")
+        record = self.workdir / f"{slug}.json"
+        arrays = self.workdir / f"{slug}.npz"
+        if record.exists():
+            self._restore(name, json.loads(record.read_text(encoding="utf-8")), arrays)
+            return
+        self._check_time()
+        self._fresh: list[NDArray[np.float32]] = []
+        data = work()
+        student = self._students.get(name)
+        stored: dict[str, Any] = {f"inputs/{k}": x for k, x in enumerate(self._fresh)}
+        if student is not None:
+            stored |= {f"student/{k}": v for k, v in student_arrays(student).items()}
+            data["activation"] = student.activation
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                np.savez_compressed(file, **stored)
+
+        write_atomically(arrays, write)
+        data["seconds"] = self.seconds
+        write_text(record, json.dumps(data) + "\n")  # last: it says that the stage is whole
+        self._remember(name, data)
+
+    def _restore(self, name: str, data: dict[str, Any], arrays: Path) -> None:
+        with np.load(arrays, allow_pickle=False) as stored:
+            inputs = [
+                stored[f"inputs/{k}"].astype(np.float64)
+                for k in range(sum(key.startswith("inputs/") for key in stored))
+            ]
+            if "activation" in data:
+                parts = {
+                    key.removeprefix("student/"): stored[key]
+                    for key in stored
+                    if key.startswith("student/")
+                }
+                self._students[name] = student_from(self.head, data["activation"], parts)
+        self._fresh = []
+        self._add(inputs)
+        self._spent = max(self._spent, float(data["seconds"]))
+        self._remember(name, data)
+
+    def _remember(self, name: str, data: dict[str, Any]) -> None:
+        if name == "teacher":
+            self.teacher_returns = np.array(data["returns"])
+            self.random_returns = np.array(data["random"])
+            return
+        returns = np.array(data["returns"])
+        self._losses[name] = self.loss(returns)
+        student = self._students[name]
+        self.candidates.append(
+            Candidate(
+                name,
+                data["kind"],
+                student.to_policy(
+                    self.teacher,
+                    events=data["kind"] == "events",
+                    optimised_from=self.teacher.metadata.get("source"),
+                ),
+                data["macs"],
+                data["acs"],
+                returns,
+                self._sizes(student.hidden),
+                data["start"],
+            )
+        )
+
+    @staticmethod
+    def _candidate(
+        name: str,
+        kind: Kind,
+        policy: Policy,
+        macs: float,
+        acs: float,
+        returns: Float,
+        start: str,
+    ) -> dict[str, Any]:
+        del policy
+        return {
+            "name": name,
+            "kind": kind,
+            "macs": float(macs),
+            "acs": float(acs),
+            "returns": returns.tolist(),
+            "start": start,
+        }

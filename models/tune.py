@@ -1,0 +1,320 @@
+"""Choose the cheapest candidate that holds the return, and say what fresh episodes promise of it.
+
+The choice is a statistical decision. Candidates stand from cheap to dear; each is tried on the
+validation seeds against its teacher and random actions, one batch after the other, until a test by
+betting (`eventsim.models.bounds`) shows that its loss is below the limit, or there is no hope. Such
+a test may be looked at after every batch, so trying costs no confidence; trying several candidates
+does, so each gets an equal part of the error that the choice may make. The first that passes is
+taken. What is promised of it is a bound from test seeds that no stage has seen, and it stands
+whether or not it is within the limit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from eventsim.errors import InputError
+from eventsim.models.bounds import (
+    Pairs,
+    Plan,
+    Scale,
+    episodes_needed,
+    is_below,
+    plan,
+    upper_bound,
+)
+
+#: Plays candidate k on the seeds; the same call gives the same returns.
+Play: TypeAlias = Callable[[int, range], Pairs]
+#: Told after every batch: candidate, its trial so far.
+Look: TypeAlias = Callable[[int, "Trial"], None]
+
+#: Episodes after which a candidate may be given up, and of the first batch.
+FIRST_BATCH = 20
+#: A batch adds this part of the episodes so far, so that looking stays cheap.
+_GROWTH = 0.25
+#: Standard errors by which a mean must be above the limit for a candidate to be given up.
+_HOPELESS = 2.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the validation seeds say of a candidate.
+
+    Attributes
+    ----------
+    episodes : int
+    mean : float
+        Relative loss.
+    upper : float
+        Upper bound on it, at the confidence of this trial; infinite until the trial is over.
+    verdict : {"running", "holds", "loses", "undecided"}
+        Whether the loss is shown to be below the limit, is given up as too large, or could not be
+        told within the episodes or the time.
+    """
+
+    episodes: int
+    mean: float
+    upper: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Outcome of `choose`.
+
+    Attributes
+    ----------
+    index : int
+        The candidate: the cheapest that holds, or, where none does, the one of the lowest bound.
+    holds : bool
+        Whether its trial showed that it does.
+    trials : tuple of Trial
+        Of the candidates tried, from the cheapest on.
+    plan : Plan or None
+        For its promise; None where no number of episodes would do.
+    out_of_time : bool
+        Whether time ended the trials.
+    """
+
+    index: int
+    holds: bool
+    trials: tuple[Trial, ...]
+    plan: Plan | None
+    out_of_time: bool = False
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What fresh episodes support.
+
+    Attributes
+    ----------
+    episodes : int
+    mean : float
+        Relative loss, sum over sum.
+    upper : float
+        One-sided upper confidence bound on it.
+    worst_episode : float
+        Largest relative loss of an episode.
+    holds : bool
+        Whether the bound is within the limit.
+    worst_possible : float
+        Loss that no episode exceeds, as the bound assumes.
+    """
+
+    episodes: int
+    mean: float
+    upper: float
+    worst_episode: float
+    holds: bool
+    worst_possible: float
+
+
+def choose(
+    count: int,
+    play: Play,
+    seeds: range,
+    scale: Scale,
+    limit: float,
+    *,
+    level: float = 0.95,
+    out_of_time: Callable[[], bool] = lambda: False,
+    look: Look = lambda k, trial: None,
+) -> Choice:
+    """Try candidates from cheap to dear, and take the first whose loss is shown to be low.
+
+    The probability that any candidate passes whose mean loss is at or above `limit` is at most
+    ``1 - level`` (an e-process each, at a level corrected for their number by Bonferroni).
+
+    Parameters
+    ----------
+    count : int
+        Candidates, >= 1.
+    play : callable
+        Returns of candidate k, its teacher and random actions on given seeds.
+    seeds : range
+        Validation seeds; no more than these are played a candidate.
+    scale : Scale
+        Fixed from other episodes.
+    limit : float
+        Largest mean loss.
+    level : float, optional
+        Confidence of the choice as a whole.
+    out_of_time : callable, optional
+        Asked before every batch but the very first.
+    look : callable, optional
+        Told after every batch.
+
+    Returns
+    -------
+    Choice
+
+    Raises
+    ------
+    InputError
+        If there is no candidate or no seed, a number is out of range, or a return is not finite.
+    """
+    if count < 1 or len(seeds) < 1:
+        raise InputError("there is nothing to choose from; give a candidate and a seed")
+    if not 0.0 < level < 1.0:
+        raise InputError(f"is {level}; give a number between 0 and 1", field="level")
+    trials: list[Trial] = []
+    seen: list[Pairs] = []
+    late = False
+    for k in range(count):
+        if trials and out_of_time():
+            late = True
+            break
+        trial, pairs, late = _try(
+            k, play, seeds, scale, limit, 1.0 - (1.0 - level) / count, out_of_time, look
+        )
+        trials.append(trial)
+        seen.append(pairs)
+        if trial.verdict == "holds" or late:
+            break
+    holds = trials[-1].verdict == "holds"
+    best = len(trials) - 1 if holds else min(range(len(trials)), key=lambda j: trials[j].upper)
+    return Choice(best, holds, tuple(trials), plan(seen[best], scale, limit, level=level), late)
+
+
+def promise(
+    play: Callable[[range], Pairs],
+    seeds: range,
+    scale: Scale,
+    limit: float,
+    planned: Plan | None,
+    *,
+    level: float = 0.95,
+    least: int = 100,
+    out_of_time: Callable[[], bool] = lambda: False,
+    look: Callable[[int], None] = lambda episodes: None,
+) -> Promise:
+    """Bound the loss of one policy by episodes that no stage has seen.
+
+    Plays what was planned, and, where the bound is then still above the limit, more. The bound
+    holds after any number of episodes, however it was come by, so going on is allowed.
+
+    Parameters
+    ----------
+    play : callable
+        Returns on given seeds.
+    seeds : range
+        Test seeds; no more than these are played.
+    scale : Scale
+    limit : float
+    planned : Plan or None
+        Made without these seeds; None spreads the stakes.
+    level : float, optional
+        Confidence of the bound.
+    least : int, optional
+        Episodes that are played in any case.
+    out_of_time : callable, optional
+        Asked before every further batch once `least` episodes are played.
+    look : callable, optional
+        Told the episodes so far.
+
+    Returns
+    -------
+    Promise
+
+    Raises
+    ------
+    InputError
+        If a return is not finite or there is no seed.
+    """
+    if len(seeds) < 1:
+        raise InputError("there is no test seed; give at least one")
+    fraction = None if planned is None else planned.fraction
+    n = min(least, len(seeds))
+    aim = n if planned is None else min(max(n, planned.episodes), len(seeds))
+    while True:
+        pairs = play(seeds[:n])
+        look(n)
+        held = is_below(pairs, scale, limit, level=level, fraction=fraction)
+        # An estimate is less biased if it does not stop at the first good moment.
+        if (n >= aim and held) or n == len(seeds) or out_of_time():
+            break
+        if n >= aim and _hopeless(pairs, limit):
+            break
+        n = min(n + _batch(n), aim if n < aim else len(seeds))
+    upper = upper_bound(pairs, scale, level=level, fraction=fraction)
+    return Promise(
+        len(pairs),
+        pairs.mean_loss,
+        upper,
+        pairs.worst_loss,
+        upper <= limit,
+        scale.holding(pairs).worst,
+    )
+
+
+def describe_need(limit: float, scale: Scale, spread: float) -> tuple[int, int]:
+    """Say how many episodes a bound will need, before any candidate is known.
+
+    Parameters
+    ----------
+    limit : float
+        Largest mean loss.
+    scale : Scale
+    spread : float
+        Standard deviation of the teacher's own returns, relative to its advantage.
+
+    Returns
+    -------
+    least : int
+        If the policy does on every seed what its teacher does.
+    likely : int
+        If its loss varies from seed to seed as much as the teacher's returns do, its mean
+        being zero.
+    """
+    least = episodes_needed(limit, scale) or 0
+    return least, max(least, episodes_needed(limit, scale, sd=spread) or least)
+
+
+def _try(
+    k: int,
+    play: Play,
+    seeds: range,
+    scale: Scale,
+    limit: float,
+    level: float,
+    out_of_time: Callable[[], bool],
+    look: Look,
+) -> tuple[Trial, Pairs, bool]:
+    n = min(FIRST_BATCH, len(seeds))
+    late = False
+    while True:
+        pairs = play(k, seeds[:n])
+        if is_below(pairs, scale, limit, level=level):
+            verdict = "holds"
+        elif _hopeless(pairs, limit):
+            verdict = "loses"
+        elif n == len(seeds):
+            verdict = "undecided"
+        else:
+            late = out_of_time()
+            verdict = "undecided" if late else "running"
+        if verdict != "running":
+            break
+        look(k, Trial(n, pairs.mean_loss, math.inf, verdict))
+        n = min(n + _batch(n), len(seeds))
+    trial = Trial(n, pairs.mean_loss, upper_bound(pairs, scale, level=level), verdict)
+    look(k, trial)
+    return trial, pairs, late
+
+
+def _hopeless(pairs: Pairs, limit: float) -> bool:
+    """Whether the mean is that far above the limit that more episodes would not mend it."""
+    z = pairs.lost - limit * pairs.gained
+    error = float(z.std(ddof=1)) / math.sqrt(z.size) if z.size > 1 else math.inf
+    return bool(float(np.mean(z)) > _HOPELESS * error)
+
+
+def _batch(n: int) -> int:
+    return max(FIRST_BATCH, round(_GROWTH * n))

@@ -1,0 +1,84 @@
+"""The search finds cheaper policies, goes on where it was stopped, and refuses another's folder."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eventsim.errors import InputError
+from eventsim.models import optimize
+from eventsim.models.optimize import Search, Settings
+from tests.tiny import cartpole_policy
+
+SMALL = Settings(
+    recorded_steps=600,
+    visits=1,
+    visited_steps=300,
+    dense_iterations=150,
+    event_iterations=20,
+    starts=1,
+    screened=2,
+    wider=(0,),
+    rounds=2,
+    slack=0.5,
+)
+
+pytestmark = pytest.mark.slow
+
+
+def search(folder: Path, **options: object) -> Search:
+    pytest.importorskip("torch", reason="needs the extra 'train'")
+    arguments = {"workdir": folder, "settings": SMALL, **options}
+    return Search(cartpole_policy(), "CartPole-v1", **arguments)  # type: ignore[arg-type]
+
+
+def test_it_goes_on_where_it_was_stopped_with_the_same_result(tmp_path: Path) -> None:
+    whole = search(tmp_path / "whole")
+    names = list(whole.stages())
+    assert names[0] == "teacher"
+    assert any(name.startswith("events") for name in names)
+    stopped = search(tmp_path / "stopped")
+    for _, _ in zip(range(3), stopped.stages(), strict=False):
+        pass
+    # A stage that was cut leaves arrays without a record, and is done again.
+    (tmp_path / "stopped" / f"{names[3].replace(' ', '-')}.npz").write_bytes(b"cut")
+    again = search(tmp_path / "stopped")
+    assert list(again.stages()) == names
+    assert [c.name for c in again.candidates] == [c.name for c in whole.candidates]
+    for one, two in zip(again.candidates, whole.candidates, strict=True):
+        np.testing.assert_array_equal(one.returns, two.returns)
+        assert one.macs == two.macs
+        for q, p in zip(
+            one.policy.network.projections, two.policy.network.projections, strict=True
+        ):
+            np.testing.assert_array_equal(q.weights.to_dense(), p.weights.to_dense())
+    small = whole.smallest_dense()
+    assert small is not None
+    assert small.macs < cartpole_policy().dense_macs * 2
+    events = [c for c in whole.candidates if c.kind == "events"]
+    assert min(c.macs for c in events) < small.macs
+    assert events[0].policy.dense_macs == cartpole_policy().dense_macs
+
+
+def test_the_budget_ends_it_without_an_error(tmp_path: Path) -> None:
+    lines: list[str] = []
+    done = search(tmp_path, budget=0.0, say=lines.append)
+    assert list(done.stages()) == []
+    assert lines == ["the budget is spent"]
+    assert math.isfinite(done.seconds)
+
+
+def test_the_folder_of_another_search_is_refused(tmp_path: Path) -> None:
+    search(tmp_path)
+    with pytest.raises(InputError, match="another teacher, environment, seed or settings"):
+        search(tmp_path, seed=1)
+    search(tmp_path)
+
+
+def test_seeds_of_different_uses_do_not_meet() -> None:
+    starts = sorted(optimize.SEEDS.values())
+    assert all(b - a >= 100_000 for a, b in itertools.pairwise(starts))
