@@ -44,7 +44,7 @@ A population's neurons stand in *lanes*: contiguous, padded to a multiple of `PA
     SPREAD,  # in the plan: 256 words, each byte of word k is a bit of k
     POSITIONS,  # in the plan: 256 words, whose first bytes are the places of the bits set in k
     W_HEADER,
-) = range(33)
+) = range(34)
 
 # A population in level order.
 (
