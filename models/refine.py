@@ -64,7 +64,11 @@ class Refining:
     Parameters
     ----------
     limit : float
-        Largest mean loss on the seeds played, relative to the teacher's advantage.
+        Largest mean loss on the seeds played, relative to the teacher's advantage, `caution`
+        standard errors added.
+    caution : float
+        Where returns vary much, the best of many tries owes a good deal to luck; so it must do
+        that much better.
     screened, validated : int
         Episodes of a first look, and of a whole one.
     recorded : int
@@ -83,6 +87,7 @@ class Refining:
     """
 
     limit: float = 0.01
+    caution: float = 0.5
     screened: int = 16
     validated: int = 64
     recorded: int = 4_000
@@ -104,8 +109,8 @@ class Refined:
         Multiplications and additions a step over the episodes played.
     returns : float64 array
         In the order of the seeds.
-    loss : float
-        Their mean loss.
+    loss, error : float
+        Their mean loss, and its standard error.
     checks : int
         Looks in the environment so far.
     """
@@ -115,6 +120,7 @@ class Refined:
     acs: float
     returns: Float
     loss: float
+    error: float
     checks: int
 
     @property
@@ -196,7 +202,7 @@ class _Refinement:
         best = self._look(self._policy, math.inf)
         if best is None:
             return
-        limit = max(self._options.limit, best.loss)
+        limit = self._limit(best)
         yield best
         self._anchor()
         taken, failed = self._options.first, 0
@@ -224,10 +230,14 @@ class _Refinement:
                         return
                     best, taken, failed = better, self._options.first, 0
                     refused.clear()
-                    limit = max(self._options.limit, best.loss)
+                    limit = self._limit(best)
                     yield best
                     self._anchor()
             changes = self._ranked(refused)
+
+    def _limit(self, best: Refined) -> float:
+        """Return what may be lost: no less than is lost already."""
+        return max(self._options.limit, best.loss + self._options.caution * best.error)
 
     def _look(self, policy: Policy, limit: float) -> Refined | None:
         """Play; None if it loses more than the limit."""
@@ -240,7 +250,8 @@ class _Refinement:
             losses = self._losses(returns, self._seeds[:stop])
             error = losses.std(ddof=1) / math.sqrt(len(losses))
             # The first look only sorts out what is worse by more than chance explains.
-            if losses.mean() > limit + (2.0 * error if stop < options.validated else 0.0):
+            margin = options.caution if stop == options.validated else -2.0
+            if losses.mean() + margin * error > limit:
                 return None
         self._seen = [one.inputs for one in played]
         return Refined(
@@ -249,6 +260,7 @@ class _Refinement:
             sum(one.acs for one in played) / sum(one.steps for one in played),
             returns,
             float(losses.mean()),
+            float(error),
             self._checks,
         )
 
@@ -260,8 +272,8 @@ class _Refinement:
             if not go_on() or self._checks >= options.checks:
                 break
             trial = settle(policy.with_network(shaken(policy.network, options.shake, self._rng)))
-            found = self._look(trial, (result or best).loss)
             present = result or best
+            found = self._look(trial, present.loss + options.caution * present.error)
             if found is None or found.synops > 1.02 * present.synops:
                 continue
             gains = found.returns - present.returns

@@ -155,7 +155,7 @@ def test_it_finds_what_is_not_needed() -> None:
     # Of four synapses one is needed, and it need not speak at every step.
     assert found[-1].policy.network.n_synapses == 1
     assert found[-1].synops < 0.5 * found[0].synops
-    assert all(one.loss <= 0.05 for one in found)
+    assert all(one.loss + 0.5 * one.error <= 0.05 for one in found)
     # What it says of a policy is what playing it gives.
     again = Track().play(found[-1].policy, range(12))
     assert [one.total for one in again] == found[-1].returns.tolist()
