@@ -133,27 +133,32 @@ class Search:
     def _stages(self) -> Iterator[str]:
         self._stage("teacher", self._teacher)
         yield "teacher"
-        holding: list[int] = []
-        for k, shape in enumerate(SHAPES):
-            if self._dense_macs(shape) >= self.teacher_macs and holding:
+        first = len(SHAPES) - 1
+        for k in range(len(SHAPES)):
+            yield self._dense_stage(k)
+            if self._losses[self._dense_name(k)] <= self.settings.slack:
+                first = k
                 break
-            # After the first that holds, wider ones only as starts of ladders.
-            if holding and k - holding[0] > max(self.settings.wider):
-                break
-            name = f"dense {self._words(shape)}"
-            self._stage(name, lambda name=name, shape=shape: self._dense(name, shape))  # type: ignore[misc]
-            yield name
-            if self._losses[name] <= self.settings.slack:
-                holding.append(k)
-        first = holding[0] if holding else len(SHAPES) - 1
+        # Each ladder at once after its dense start: what a small budget cuts are the wider ones.
         done: set[int] = set()
         for above in self.settings.wider:
             k = min(first + above, len(SHAPES) - 1)
-            start = f"dense {self._words(SHAPES[k])}"
-            if k in done or start not in self._students:
+            too_wide = self._dense_macs(SHAPES[k]) >= self.teacher_macs
+            if k in done or (done and too_wide):
                 continue
             done.add(k)
+            start = self._dense_name(k)
+            if start not in self._students:
+                yield self._dense_stage(k)
             yield from self._ladder(start)
+
+    def _dense_name(self, k: int) -> str:
+        return f"dense {self._words(SHAPES[k])}"
+
+    def _dense_stage(self, k: int) -> str:
+        name = self._dense_name(k)
+        self._stage(name, lambda: self._dense(name, SHAPES[k]))
+        return name
 
     def _ladder(self, start: str) -> Iterator[str]:
         """Rounds of pruning and fine-tuning from a dense student."""
