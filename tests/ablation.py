@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from eventsim.errors import InputError
 from eventsim.models.arena import Arena
 from eventsim.models.bounds import Scale, upper_bound
 from eventsim.models.calibration import record, with_spread_thresholds
@@ -91,7 +92,10 @@ def candidates(
         if variant == "pruning only":
             importance = input_importance(teacher.network, inputs)
             for sparsity in SPARSITIES:
-                network = prune(teacher.network, sparsity, importance=importance)
+                try:
+                    network = prune(teacher.network, sparsity, importance=importance)
+                except InputError:
+                    break  # a small network: its caps allow no more
                 yield teacher.with_network(network)
         else:
             for scale in SCALES:
