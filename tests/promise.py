@@ -4,7 +4,7 @@
 
 Synthetic environments stand in for real ones, so that the true loss is known and thousands of
 repetitions take some minutes. Their returns are skewed and have two modes: now and then the policy,
-or teacher and policy, fall. The true loss is just past the limit of 1 %, where a mistake is easiest.
+or teacher and policy, fall. The true loss is just past the limit of 1 %, where mistakes are easy.
 
 1. Bounds: several one-sided 95 % bounds on the same samples, how often each is at or above the true
    loss, and how wide it is. This is what the method was chosen by.
