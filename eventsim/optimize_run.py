@@ -24,6 +24,7 @@ from eventsim.models.tune import Choice, Promise, Trial, choose, describe_need, 
 from eventsim.optimize_outcome import SCHEMA, Outcome, Point, mark_front
 from eventsim.optimize_state import Settings, State, seeds_of
 from eventsim.output import prepare_folder
+from eventsim.tables import plural
 
 #: Episodes of the teacher and of random actions by which it is seen what there is to lose.
 BASELINE_EPISODES, RANDOM_EPISODES = 40, 100
@@ -292,12 +293,19 @@ class _Optimization:
         everything = [Entry(one, found.loss(one.returns)) for one in found.candidates]
         if not everything:
             self.say("the search found nothing in its part of the budget")
-        # The teacher itself, by events, is there in any case: the dearest, and it loses nothing.
-        everything.append(Entry(_Unchanged(self.arena.teacher), 0.0))
         _check_finite(everything)
         tried = shortlist(everything, self.settings.max_loss)
-        policies = [quantized(one.candidate.policy) for one in tried]
-        choice = self._choose(policies, tried)
+        # The teacher itself, by events: the dearest, and it loses nothing.
+        unchanged = Entry(_Unchanged(self.arena.teacher), 0.0)
+        choice = None
+        if tried:
+            policies = [quantized(one.candidate.policy) for one in tried]
+            choice = self._choose(policies, tried)
+        if choice is None or choice.trials[choice.index].verdict == "loses":
+            self.say("nothing cheaper is near the limit; the teacher itself is left")
+            everything.append(unchanged)
+            tried, policies = [unchanged], [quantized(self.arena.teacher)]
+            choice = self._choose(policies, tried)
         policy, candidate = policies[choice.index], tried[choice.index].candidate
         said = self._promise(policy, choice)
         played = self.seeds["test"][: said.episodes]
@@ -328,7 +336,7 @@ class _Optimization:
 
     def _choose(self, policies: list[Policy], tried: Sequence[Entry]) -> Choice:
         total = len(policies)
-        self.say(f"trying {total} candidates, from the cheapest on")
+        self.say(f"trying {plural(total, 'candidate')}, from the cheapest on")
 
         def look(k: int, trial: Trial) -> None:
             self.state.tick()
