@@ -40,6 +40,8 @@ _HOPEFUL = 3.0
 _SAFE = 6
 #: Part of the budget that choosing and testing may take before it is called too small.
 _LARGEST_RESERVE = 0.7
+#: What is kept for choosing and testing, where the budget has it, in units of the bare need.
+_AMPLE = 1.6
 
 
 class Candidate(Protocol):
@@ -279,8 +281,14 @@ class _Optimization:
             )
 
     def search_seconds(self) -> float:
-        """Seconds that the search may take, over all runs that continue each other."""
-        return max(self.settings.budget - self._reserve, 0.0)
+        """Seconds that the search may take, over all runs that continue each other.
+
+        Several candidates take more episodes to choose from than one, so more than the bare need
+        is kept, but not so much that the search starves.
+        """
+        budget = self.settings.budget
+        kept = max(self._reserve, min(_AMPLE * self._reserve, 0.5 * budget))
+        return budget - kept
 
     def finish(
         self,

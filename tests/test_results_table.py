@@ -44,6 +44,13 @@ def test_a_task_is_measured_once(
     assert optimize_table.main(fake) == 0
     assert file.read_bytes() == before
     assert capsys.readouterr().out.count("CartPole-v1-seed0:") == 1
+    # With fewer bits, the teacher's episodes are there already.
+    assert optimize_table.main([*fake, "--weight-bits", "8"]) == 0
+    few = json.loads((tmp_path / "results" / "CartPole-v1-seed0-int8.json").read_text())
+    assert few["outcome"]["weight_bits"] == 8
+    logs = [tmp_path / "policies" / f"CartPole-v1-seed0{end}.work" / "episodes.jsonl"
+            for end in ("", "-int8")]  # fmt: skip
+    assert logs[1].read_bytes().startswith(logs[0].read_bytes())
 
 
 def test_an_error_is_told_and_leaves_no_result(
