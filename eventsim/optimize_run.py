@@ -6,10 +6,10 @@ import importlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from eventsim.models.policy import Policy
 from eventsim.models.quantization import quantize, size_bytes
 from eventsim.models.tune import Choice, Promise, Trial, choose, describe_need, promise
 from eventsim.optimize_outcome import SCHEMA, Outcome, Point, mark_front
+from eventsim.optimize_search import Candidate, Search, SearchFactory
 from eventsim.optimize_state import Settings, State, seeds_of
 from eventsim.output import prepare_folder
 from eventsim.tables import plural
@@ -44,35 +45,17 @@ _LARGEST_RESERVE = 0.7
 _AMPLE = 1.6
 
 
-class Candidate(Protocol):
-    """What a search found, as much of it as is needed here.
+@dataclass(frozen=True)
+class Entry:
+    """A candidate, and its relative loss as the search measured it."""
 
-    Attributes
-    ----------
-    kind : str
-        Such as dense or events.
-    policy : Policy
-        With its thresholds.
-    shape : tuple of int
-        Neurons of each layer of the dense network that it was made from.
-    macs, acs : float
-        Synaptic operations per step, as the search counted them.
-    returns : float64 array
-        As the search measured them.
-    """
+    candidate: Candidate
+    loss: float
 
     @property
-    def kind(self) -> str: ...
-    @property
-    def policy(self) -> Policy: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def macs(self) -> float: ...
-    @property
-    def acs(self) -> float: ...
-    @property
-    def returns(self) -> NDArray[np.float64]: ...
+    def synops(self) -> float:
+        """Synaptic operations per step, as the search counted them."""
+        return self.candidate.macs + self.candidate.acs
 
 
 @dataclass(frozen=True)
@@ -91,54 +74,6 @@ class _Unchanged:
     @property
     def macs(self) -> float:
         return float(self.policy.dense_macs)
-
-
-class Search(Protocol):
-    """What finds candidates; its stages are kept on disk, and found there again."""
-
-    @property
-    def candidates(self) -> Sequence[Candidate]:
-        """Those found so far."""
-
-    def stages(self) -> Iterator[object]:
-        """Go on, a stage at a time."""
-
-    def loss(self, returns: NDArray[np.float64]) -> float:
-        """Relative loss of returns that the search measured."""
-
-    def smallest_dense(self) -> Candidate | None:
-        """Return the smallest dense student that holds the return."""
-
-
-class SearchFactory(Protocol):
-    """Makes a search."""
-
-    def __call__(
-        self,
-        teacher: Policy,
-        env_id: str,
-        env_kwargs: Mapping[str, Any],
-        *,
-        seed: int,
-        budget: float,
-        workdir: Path,
-        say: Callable[[str], None],
-        max_loss: float,
-    ) -> Search:
-        """Make one that may take `budget` seconds, over all runs in `workdir`."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A candidate, and its relative loss as the search measured it."""
-
-    candidate: Candidate
-    loss: float
-
-    @property
-    def synops(self) -> float:
-        """Synaptic operations per step, as the search counted them."""
-        return self.candidate.macs + self.candidate.acs
 
 
 def optimize(

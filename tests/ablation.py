@@ -26,7 +26,7 @@ from eventsim.models.calibration import record, with_spread_thresholds
 from eventsim.models.importers import load_policy
 from eventsim.models.policy import Policy
 from eventsim.models.pruning import input_importance, prune
-from eventsim.optimize_run import Search as SearchLike
+from eventsim.optimize_search import Search as SearchLike
 from eventsim.optimize_state import seeds_of
 from tests.agents_table import agents_folder
 from tests.machine import describe
