@@ -42,6 +42,7 @@ class WindowLIF(WindowEngine):
 
     @classmethod
     def supports(cls, network: Network) -> str | None:
+        """Return what keeps the engine from running the network, or None."""
         found = obstacle(network, LIF, ("tau", "refractory"))
         if found is not None:
             return found
@@ -169,6 +170,7 @@ class WindowQIF(WindowEngine):
 
     @classmethod
     def supports(cls, network: Network) -> str | None:
+        """Return what keeps the engine from running the network, or None."""
         found = obstacle(network, QIF, ("tau", "drive"))
         if found is not None:
             return found
