@@ -272,6 +272,7 @@ def _draw(result: Simulation) -> Any:
     ax.set_xticks(ticks / width - 0.5, [f"{t:.6g}" for t in ticks])
     ax.set_xlabel("time (s)", fontsize=9)
     for child in ax.child_axes:
+        beside: Any = child
         if child.get_label() == "rate":
-            child.set_title("bins with\na spike", fontsize=8, loc="left", pad=4)
+            beside.set_title("bins with\na spike", fontsize=8, loc="left", pad=4)
     return ax.figure

@@ -74,6 +74,7 @@ def test_counters_delays_and_snapshots(rng: np.random.Generator) -> None:
             Projection("x", "a", [[1.5], [0.0]]),
             Projection("a", "a", [[0.0, 0.0], [2.0, 0.0]], delay=2),
         ],
+        outputs=("a",),
     )
     simulator = Simulator(network)
     outputs = simulator.run([[1.0], [0.0], [0.0], [0.0]])
