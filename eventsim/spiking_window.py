@@ -43,6 +43,7 @@ class WindowLIF(WindowEngine):
 
     @classmethod
     def supports(cls, network: Network) -> str | None:
+        """Return what keeps the engine from running the network, or None."""
         found = obstacle(network, LIF, ("tau", "refractory"))
         if found is not None:
             return found
@@ -166,6 +167,7 @@ class WindowQIF(WindowEngine):
 
     @classmethod
     def supports(cls, network: Network) -> str | None:
+        """Return what keeps the engine from running the network, or None."""
         found = obstacle(network, QIF, ("tau", "drive"))
         if found is not None:
             return found
