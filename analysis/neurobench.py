@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from eventsim.dense import DenseForward
 from eventsim.errors import InputError
 from eventsim.network import Network, Population
-from eventsim.neurons import Delta
+from eventsim.neurons import Delta, Input, MaxPool
 
 if TYPE_CHECKING:
     from eventsim.connectivity import Connectivity
@@ -151,7 +151,8 @@ def neurobench_figures(
         raise InputError(
             f"has delays ({', '.join(delayed)}), which NeuroBench does not know", field="network"
         )
-    strange = [p.name for p in network.populations if not (p.is_input or _is_delta(p))]
+    known = (Input, Delta, MaxPool)
+    strange = [p.name for p in network.populations if not isinstance(p.neuron, known)]
     if strange:
         raise InputError(
             f"has neurons without an activation function ({', '.join(strange)}); use "
@@ -164,11 +165,13 @@ def neurobench_figures(
             f"have shape {x.shape}; give (samples >= 1, {network.n_inputs})", field="inputs"
         )
     _check_batch(batch_size)
-    layers = {p.name: SynapticOperations(0, 0, 0) for p in network.projections}
+    # Pools are no connection layers there: they have no parameters.
+    projections = [p for p in network.projections if p.weights.trainable]
+    layers = {p.name: SynapticOperations(0, 0, 0) for p in projections}
     counted = {p.name for p in network.populations if _is_delta(p) and _activation(p) in registered}
     zeros = outputs = 0
     for activations in _forward(network, x, batch_size):
-        for p in network.projections:
+        for p in projections:
             layers[p.name] += synaptic_operations(p.weights, activations[p.source], batch_size)
         for name in counted:
             zeros += int(np.count_nonzero(activations[name] == 0.0))
@@ -216,8 +219,7 @@ def synaptic_operations(
     _check_batch(batch_size)
     if not len(x):
         return SynapticOperations(0, 0, 0)
-    pointers, _, _ = weights.rows()
-    operations = (x != 0) @ np.diff(pointers).astype(np.int64)
+    operations = (x != 0) @ weights.fan_out()
     graded = ~((x == 0) | (x == 1) | (x == -1)).all(axis=1)
     first = np.arange(0, len(x), batch_size)
     operations = np.add.reduceat(operations, first)
@@ -284,26 +286,30 @@ def _parameters(network: Network, parameter_bytes: int | None) -> tuple[int, int
     count = size = 0
     for population in network.populations:
         incoming = network.incoming(population.name)
-        weights = sum(p.weights.n_positions for p in incoming)
+        weights = sum(p.weights.n_parameters for p in incoming)
         itemsize = max((p.weights.dtype.itemsize for p in incoming), default=8)
         # A scalar 0 is a layer without bias; an array is one, even of zeros.
         bias = getattr(population.neuron, "bias", 0.0)
-        biases = population.size if isinstance(bias, np.ndarray) or bias != 0.0 else 0
+        biases = 0
+        if isinstance(bias, np.ndarray) or bias != 0.0:
+            # A convolution shares its biases too: one a channel.
+            biases = min((p.weights.n_biases for p in incoming), default=population.size)
         count += weights + biases
         if parameter_bytes is not None:
             size += (weights + biases) * parameter_bytes
         else:
-            size += sum(p.weights.n_positions * p.weights.dtype.itemsize for p in incoming)
+            size += sum(p.weights.n_parameters * p.weights.dtype.itemsize for p in incoming)
             size += biases * itemsize
     return count, size
 
 
 def _connection_sparsity(network: Network) -> float:
-    weights = sum(p.weights.n_positions for p in network.projections)
+    weights = sum(p.weights.n_parameters for p in network.projections)
     if not weights:
         return 0.0
+    zeros = sum(p.weights.n_zeros for p in network.projections)
     # NeuroBench divides in float32 and rounds; so its fourth digit is reached.
-    share = np.float32(weights - network.n_synapses) / np.float32(weights)
+    share = np.float32(zeros) / np.float32(weights)
     return round(float(share), 4)
 
 

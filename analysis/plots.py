@@ -225,7 +225,7 @@ def projection_synops(
     found = {}
     for projection in network.projections:
         mine = data.neuron[data.population == names[projection.source]]
-        fan_out = np.diff(projection.weights.rows()[0])
+        fan_out = projection.weights.fan_out()
         found[projection.name] = float(fan_out[mine].sum()) / total if total else 0.0
     return found
 

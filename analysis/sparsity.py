@@ -180,8 +180,7 @@ def sending_neurons(network: Network) -> dict[str, NDArray[np.bool_]]:
     """
     masks = {p.name: np.zeros(p.size, dtype=np.bool_) for p in network.populations}
     for projection in network.projections:
-        pointers, _, _ = projection.weights.rows()
-        masks[projection.source] |= np.diff(pointers) > 0
+        masks[projection.source] |= projection.weights.fan_out() > 0
     return masks
 
 

@@ -16,6 +16,7 @@ _PUBLIC: dict[str, str] = {
     "Projection": "eventsim.network",
     "Input": "eventsim.neurons",
     "Delta": "eventsim.neurons",
+    "MaxPool": "eventsim.neurons",
     "activation": "eventsim.neurons",
     "LIF": "eventsim.spiking_neurons",
     "QIF": "eventsim.spiking_neurons",
@@ -49,6 +50,7 @@ _PUBLIC: dict[str, str] = {
     "optimize": "eventsim.api",
     "prune": "eventsim.api",
     "quantize": "eventsim.models.quantization",
+    "from_torch": "eventsim.models.importers.torch_modules",
     "zoo": "eventsim.api",
 }
 

@@ -77,7 +77,8 @@ def run(policy: PolicyLike, env: str | Env | None = None, **options: Any) -> Run
     **options
         Those of `eventsim.runner.run`: ``episodes``, ``seed``, ``threshold``,
         ``threshold_scale``, ``carry_state``, ``dense``, ``devices``, ``hooks``,
-        ``record_events``, ``step_seconds``, ``engine``, ``progress``, ``out`` and ``name``.
+        ``record_events``, ``step_seconds``, ``engine``, ``progress``, ``out``, ``name`` and
+        ``video``.
 
     Returns
     -------

@@ -144,6 +144,10 @@ def run(
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Folder for the files of the run."),
     ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option("--video", metavar="FILE", help="Film of the first episode, .mp4 or .gif."),
+    ] = None,
     json: Annotated[
         bool,
         typer.Option("--json", help="Print run.json alone on stdout, all else on stderr."),
@@ -179,6 +183,7 @@ def run(
             record_events=out is not None,
             name=policy,
             out=out,
+            video=video,
         )
     except KeyboardInterrupt:
         errors.print("interrupted before there was anything to report")

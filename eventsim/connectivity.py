@@ -28,6 +28,8 @@ class Connectivity(ABC):
     """Base of the connectivities."""
 
     kind: ClassVar[str] = ""
+    #: Whether the weights are parameters; those of a pool are not.
+    trainable: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -48,6 +50,30 @@ class Connectivity(ABC):
     @abstractmethod
     def dtype(self) -> np.dtype[Any]:
         """float32 or float64."""
+
+    @property
+    def dense_macs(self) -> int:
+        """Multiplications of the unpruned layer."""
+        return self.n_positions
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights that are stored, zeros included: shared ones once."""
+        return self.n_positions if self.trainable else 0
+
+    @property
+    def n_zeros(self) -> int:
+        """How many of the parameters are exactly zero."""
+        return self.n_parameters - self.n_synapses if self.trainable else 0
+
+    @property
+    def n_biases(self) -> int:
+        """Number of biases that a layer of these weights has."""
+        return self.shape[0]
+
+    def fan_out(self) -> NDArray[np.int64]:
+        """Surviving synapses of each source neuron, shape (source size,)."""
+        return np.diff(self.rows()[0])
 
     @abstractmethod
     def rows(self) -> tuple[IndexArray, NDArray[np.int64], WeightArray]:
@@ -93,6 +119,9 @@ class Dense(Connectivity):
     @property
     def dtype(self) -> np.dtype[Any]:
         return self.weights.dtype
+
+    def fan_out(self) -> NDArray[np.int64]:
+        return np.asarray(np.count_nonzero(self.weights, axis=0), np.int64)
 
     def rows(self) -> tuple[IndexArray, NDArray[np.int64], WeightArray]:
         sources, targets = np.nonzero(self.weights.T)
@@ -204,7 +233,7 @@ class Rows(Connectivity):
             if not np.isfinite(weights):
                 raise NetworkError(f"is {weights}", where="connectivity", field="weights")
         else:
-            weights = _floating(np.asarray(weights), "connectivity")
+            weights = floating(np.asarray(weights), "connectivity")
             if weights.shape != targets.shape:
                 raise NetworkError(
                     f"have shape {weights.shape}, expected {targets.shape}",
@@ -288,7 +317,7 @@ def connectivity(weights: Any, where: str) -> Connectivity:
         array = np.array(weights, order="C")  # sums, and files, as if it had been loaded
     except ValueError as error:
         raise NetworkError("are not a matrix", where=where, field="weights") from error
-    array = _floating(array, where)
+    array = floating(array, where)
     if array.ndim != 2 or array.size == 0:
         raise NetworkError(
             f"have shape {array.shape}; give a matrix (target size, source size)",
@@ -306,14 +335,15 @@ def _from_scipy(matrix: Any, where: str) -> Sparse:
     arrays = (
         csc.indptr.astype(np.int64),
         csc.indices.astype(np.int64),
-        _floating(csc.data, where),
+        floating(csc.data, where),
     )
     for array in arrays:
         array.flags.writeable = False
     return Sparse((int(csc.shape[0]), int(csc.shape[1])), *arrays)
 
 
-def _floating(array: NDArray[Any], where: str) -> WeightArray:
+def floating(array: NDArray[Any], where: str) -> WeightArray:
+    """Return weights as float32 or float64; NetworkError if they are not finite real numbers."""
     if array.dtype.kind not in "fiub":
         raise NetworkError("are not real numbers", where=where, field="weights")
     if array.dtype != np.float32:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from eventsim.errors import InputError
 from eventsim.network import Network
-from eventsim.neurons import Delta
+from eventsim.neurons import Delta, MaxPool
 
 Float = NDArray[np.float64]
 
@@ -96,6 +96,9 @@ class DenseForward:
                     u += q.weights @ source
                 self.pre_activations[name] = u
                 new[name] = population.neuron.activation(u)
+            elif isinstance(population.neuron, MaxPool):
+                (q,) = self._incoming[name]
+                self.pre_activations[name] = new[name] = q.weights @ new[q.source]
         for name, line in self._history.items():
             line.append(new[name])
         self.activations = new

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from eventsim.compile import Arrays, compile
 from eventsim.connectivity import Connectivity, Sparse
+from eventsim.convolution import Convolution
 from eventsim.errors import InputError, UnknownNameError, UnsupportedError
 from eventsim.kernels import delta, fields, levels
 from eventsim.kernels.status import N_COUNTERS, OK
@@ -62,6 +63,10 @@ class Engine(ABC):
     def __init__(
         self, network: Network, *, n_tables: int = 1, record: bool = False, wide: bool = False
     ) -> None: ...
+
+    def byte_kernel(self) -> Kernel | None:
+        """Return a kernel as `kernel` whose inputs are uint8; None if there is none."""
+        return None
 
     @abstractmethod
     def reset(self) -> None:
@@ -235,6 +240,10 @@ class LevelEngine(Engine):
         self._n_populations = len(network.populations)
         self._form = form_of(network)
 
+    def byte_kernel(self) -> Kernel:
+        array, values = types.Array(types.int64, 1, "C"), types.Array(types.float64, 1, "C")
+        return _entry(levels.advance, types.Array(types.uint8, 1, "C"), values, array, array)
+
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "kernel"}
 
@@ -361,14 +370,16 @@ def rounded(network: Network) -> Network:
 
     def float32(weights: Connectivity) -> Any:
         with np.errstate(over="ignore"):
-            return (
-                replace(weights, weights=weights.weights.astype(np.float32))
-                if isinstance(weights, Sparse)
-                else weights.to_dense().astype(np.float32)
-            )
+            if isinstance(weights, Sparse | Convolution):
+                return replace(weights, weights=weights.weights.astype(np.float32))
+            return weights.to_dense().astype(np.float32)
 
     return network.with_weights(
-        {q.name: float32(q.weights) for q in network.projections if q.weights.dtype != np.float32}
+        {
+            q.name: float32(q.weights)
+            for q in network.projections
+            if q.weights.trainable and q.weights.dtype != np.float32
+        }
     )
 
 

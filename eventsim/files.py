@@ -24,6 +24,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,6 +32,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventsim.connectivity import Connectivity, Dense, Sparse
+from eventsim.convolution import (
+    GEOMETRY,
+    AveragePool,
+    Convolution,
+    Local,
+    MaxWindow,
+    from_geometry,
+    geometry,
+)
 from eventsim.errors import (
     EventsimError,
     FileFormatError,
@@ -39,7 +49,7 @@ from eventsim.errors import (
     UnsupportedError,
 )
 from eventsim.network import Network, Population, Projection
-from eventsim.neurons import Activation, Delta, Input, NeuronModel
+from eventsim.neurons import Activation, Delta, Input, MaxPool, NeuronModel
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 Record: TypeAlias = dict[str, Any]
@@ -231,6 +241,29 @@ def _unpack_sparse(arrays: Arrays, shape: tuple[int, int]) -> Connectivity:
     return Sparse(shape, pointers, targets, weights)
 
 
+def _unpack_local(arrays: Arrays, shape: tuple[int, int], kind: type[Local]) -> Connectivity:
+    numbers = arrays["geometry"]
+    if numbers.dtype != np.int64 or numbers.shape != (len(GEOMETRY),):
+        raise ValueError(f"have a geometry that is not {len(GEOMETRY)} int64 numbers")
+    if numbers.min() < 0 or numbers.max() > 1 << 31:
+        raise ValueError("have a geometry out of range")
+    try:
+        window, n_channels, groups = from_geometry(numbers)
+        weights: Local
+        if kind is Convolution:
+            weights = Convolution(window, _floating(arrays["weights"]), groups)
+        else:
+            weights = kind(window)
+    except EventsimError as error:
+        raise ValueError(f"have no valid window: {error}") from error
+    if weights.n_channels != n_channels or weights.groups != groups or weights.shape != shape:
+        raise ValueError(
+            f"have {weights.n_channels} channels in {weights.groups} groups and shape "
+            f"{weights.shape}, expected {n_channels} in {groups} and {shape}"
+        )
+    return weights
+
+
 def _floating(weights: NDArray[Any]) -> NDArray[Any]:
     if weights.dtype not in (np.float32, np.float64):
         raise ValueError(f"are {weights.dtype}; expected float32 or float64")
@@ -240,7 +273,7 @@ def _floating(weights: NDArray[Any]) -> NDArray[Any]:
 
 
 #: Neuron models that a file can hold: their dataclass fields are scalars, arrays or activations.
-NEURONS: dict[str, type[NeuronModel]] = {cls.kind: cls for cls in (Input, Delta)}
+NEURONS: dict[str, type[NeuronModel]] = {cls.kind: cls for cls in (Input, Delta, MaxPool)}
 
 #: Connectivities that a file can hold.
 CONNECTIVITIES: dict[str, ConnectivityCodec] = {
@@ -253,6 +286,21 @@ CONNECTIVITIES: dict[str, ConnectivityCodec] = {
         lambda c: {"pointers": c.pointers, "targets": c.targets, "weights": c.weights},
         _unpack_sparse,
     ),
+    Convolution.kind: ConnectivityCodec(
+        Convolution,
+        ("weights", "geometry"),
+        lambda c: {"weights": c.weights, "geometry": geometry(c)},
+        partial(_unpack_local, kind=Convolution),
+    ),
+    **{
+        cls.kind: ConnectivityCodec(
+            cls,
+            ("geometry",),
+            lambda c: {"geometry": geometry(c)},
+            partial(_unpack_local, kind=cls),
+        )
+        for cls in (AveragePool, MaxWindow)
+    },
 }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -22,14 +23,17 @@ from eventsim.trace import CounterRecorder, EventRecorder, Hook
 if TYPE_CHECKING:
     import gymnasium as gym
 
+    from eventsim.analysis.video import Film
     from eventsim.models.policy import Policy, Session
     from eventsim.network import Network
 
     Env: TypeAlias = gym.Env[Any, Any]
 
 
-def environment(policy: Policy, env: str | Env | None) -> Env:
+def environment(policy: Policy, env: str | Env | None, *, render: bool = False) -> Env:
     """Return an environment by name, as it is, or as the policy's metadata name it.
+
+    With `render`, one that is made here gives pictures.
 
     Raises
     ------
@@ -46,9 +50,7 @@ def environment(policy: Policy, env: str | Env | None) -> Env:
             )
     if not isinstance(env, str):
         return env
-    # The arguments belong to the environment that the policy was made for.
-    arguments = policy.metadata.get("env_kwargs") if env == policy.env_id else None
-    return rollout.make_env(env, **(arguments or {}))
+    return rollout.make_for(policy, env, **({"render_mode": "rgb_array"} if render else {}))
 
 
 # Numbers of an action that is kept.
@@ -62,8 +64,11 @@ class Worlds:
     Box2D world does), and then a return would depend on more than the policy and the seed.
     """
 
-    def __init__(self, policy: Policy, env: str | Env | None, dense: bool) -> None:
+    def __init__(
+        self, policy: Policy, env: str | Env | None, dense: bool, render: bool = False
+    ) -> None:
         self._policy, self._env, self._with_dense = policy, env, dense
+        self._render = render
         self._own: list[Env] = []
         self.event: Env
         self.dense: Env | None
@@ -79,7 +84,10 @@ class Worlds:
         self.close()
         if self._env is None or isinstance(self._env, str):
             count = 3 if self._with_dense else 1
-            self._own = [environment(self._policy, self._env) for _ in range(count)]
+            self._own = [
+                environment(self._policy, self._env, render=self._render and not k)
+                for k in range(count)
+            ]
             self.event = self._own[0]
             self.dense, self.random = self._own[1:] or (None, None)
         else:
@@ -153,6 +161,8 @@ class Recording(Player):
         if any(p.parameter("threshold").any() for p in self.network.populations):
             self._twin = Simulator(self.network.with_thresholds(0.0), engine=engine, dt=dt)
         self._twin_synops: list[int] = []
+        #: Called once an action is chosen, before the environment takes it.
+        self.on_act: Callable[[], None] | None = None
         self._resets_before = self._counters.episode + 1
 
     @property
@@ -174,6 +184,8 @@ class Recording(Player):
     def act(self, observation: Any) -> Any:
         action = super().act(observation)
         self._action = _numbers(action)
+        if self.on_act is not None:
+            self.on_act()
         return action
 
     def step(self, reward: float) -> None:
@@ -257,8 +269,12 @@ def play(
     seed: int,
     carry_state: bool,
     bar: EpisodeBar,
+    film: Film | None = None,
 ) -> Played:
-    """Run the episodes; the policies take turns, so that an interrupted run has whole pairs."""
+    """Run the episodes; the policies take turns, so that an interrupted run has whole pairs.
+
+    A film shows the first episode.
+    """
     played = Played()
 
     def turn(kind: str, actor: rollout.Actor, world: Env, i: int) -> float:
@@ -281,7 +297,10 @@ def play(
         for i in range(episodes):
             if i:
                 worlds.renew()
+            if film is not None and i == 0:
+                log.on_act = partial(_shoot, film, worlds.event)
             played.event.append(turn("by events", log, worlds.event, i))
+            log.on_act = None
             if dense is not None and played.dense is not None and worlds.dense is not None:
                 played.dense.append(turn("dense", dense, worlds.dense, i))
             if random is not None and played.random is not None and worlds.random is not None:
@@ -292,3 +311,7 @@ def play(
             raise
         played.interrupted = True
     return played
+
+
+def _shoot(film: Film, env: Env) -> None:
+    film.frame(env.render())

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eventsim.errors import NetworkError, UnknownNameError
-from eventsim.neurons import Activation, Delta, FloatArray, Input, NeuronModel
+from eventsim.neurons import Activation, Delta, FloatArray, Input, MaxPool, NeuronModel
 from eventsim.spiking_neurons import SpikeInput, SpikeSource
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Projection:
             "delay": int(delay),
             "receptor": receptor,
             "name": name,
-            "dense_macs": built.n_positions if dense_macs is None else int(dense_macs),
+            "dense_macs": built.dense_macs if dense_macs is None else int(dense_macs),
             "delay_seconds": seconds,
             "synapse_delays": each,
         }
@@ -218,6 +218,8 @@ class Network:
         _unique("projection", [p.name for p in self.projections])
         for projection in self.projections:
             self._check_projection(projection)
+        for population in self.populations:
+            self._check_pool(population)
         if self.continuous:
             self._check_continuous()
             return
@@ -304,6 +306,34 @@ class Network:
                 f"have shape {projection.weights.shape}, expected {expected} = (size of "
                 f"'{target.name}', size of '{source.name}')",
                 where=where,
+                field="weights",
+            )
+
+        if weights := getattr(projection.weights, "window", None):
+            for population, axes in ((source, weights.source), (target, weights.target)):
+                if len(population.shape) == 3 and population.shape[: len(axes)] != axes:
+                    raise NetworkError(
+                        f"have a window over {axes}, but '{population.name}' has the shape "
+                        f"{population.shape}; give (height, width, channels)",
+                        where=where,
+                        field="weights",
+                    )
+
+    def _check_pool(self, population: Population) -> None:
+        """See that max-pooling neurons, and they alone, watch a window."""
+        incoming = self.incoming(population.name)
+        watching = [q for q in incoming if q.weights.kind == "max_window"]
+        if isinstance(population.neuron, MaxPool):
+            if len(incoming) != 1 or len(watching) != 1 or incoming[0].delay:
+                raise NetworkError(
+                    "takes exactly one incoming projection, a max window without delay",
+                    where=f"population '{population.name}'",
+                    field="neuron",
+                )
+        elif watching:
+            raise NetworkError(
+                f"are a max window, but '{population.name}' are not max-pooling neurons",
+                where=f"projection '{watching[0].name}'",
                 field="weights",
             )
 
@@ -595,8 +625,8 @@ def _per_layer(value: Any, count: int) -> list[Any]:
 
 def _with_threshold(population: Population, threshold: ArrayLike) -> NeuronModel:
     neuron = population.neuron
-    if isinstance(neuron, Input):
-        return Input(threshold)  # type: ignore[arg-type]
+    if isinstance(neuron, Input | MaxPool):
+        return type(neuron)(threshold)  # type: ignore[arg-type]
     if isinstance(neuron, Delta):
         return Delta(neuron.activation, neuron.bias, threshold)
     return neuron

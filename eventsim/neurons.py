@@ -432,6 +432,28 @@ class Delta(NeuronModel):
         object.__setattr__(self, "threshold", _parameter(self, "threshold", threshold, 0.0))
 
 
+@dataclass(frozen=True, eq=False)
+class MaxPool(NeuronModel):
+    """Max-pooling neuron: transmits the change of the largest value that its window has received.
+
+    With s_i, what source neuron i has transmitted: whenever one of them in the window has changed,
+    ``u = max_i s_i`` and, as in `Delta` with the identity, ``d = u - s``; if ``|d| > threshold``
+    then ``s += d`` and d is transmitted. Its one incoming projection is a
+    `eventsim.convolution.MaxWindow` without delay.
+
+    Parameters
+    ----------
+    threshold : float or array of shape (size,)
+        Transmission threshold, in units of the source, >= 0.
+    """
+
+    threshold: float | FloatArray = 0.0
+    kind: ClassVar[str] = "max_pool"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "threshold", _parameter(self, "threshold", self.threshold, 0.0))
+
+
 def _sigmoid(x: FloatArray) -> FloatArray:
     # exp of a negative number only: no overflow at either end.
     e = np.exp(-np.abs(x))

@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eventsim.compile import column
 from eventsim.connectivity import Dense
+from eventsim.convolution import Local, MaxWindow
 from eventsim.kernels import fields as f
 from eventsim.kernels.status import ACS, MACS, N_COUNTERS
 from eventsim.network import Network, Population, Projection
 from eventsim.neurons import Delta
+from eventsim.windows import MAX_CHANNELS, WindowRows
 
 Int = NDArray[np.int64]
 
@@ -93,8 +96,12 @@ class Plan:
 def supported(network: Network) -> str:
     """Why the level-ordered engine cannot run the network; empty if it can."""
     for population in network.populations:
-        if population.neuron.kind not in ("input", "delta"):
+        if population.neuron.kind not in ("input", "delta", "max_pool"):
             return f"population '{population.name}' has neurons of model {population.neuron.kind}"
+    for projection in network.projections:
+        weights = projection.weights
+        if isinstance(weights, Local) and weights.n_channels > MAX_CHANNELS:
+            return f"projection '{projection.name}' has more than {MAX_CHANNELS:,} channels"
     return ""
 
 
@@ -130,8 +137,13 @@ def compile_plan(
     lane = _offsets(padded)
     n_lanes = int(lane[-1])
     at_threshold, at_initial = words.take(n_lanes), words.take(n_lanes)
-    at_rows = [words.take(f.W_ROW * network[q.source].size) for q in ordered]
-    stored = [_Rows(q, wide) for q in ordered]
+    stored = [
+        WindowRows(q.weights, wide) if isinstance(q.weights, Local) else _Rows(q, wide)
+        for q in ordered
+    ]
+    at_rows = [words.take(f.W_ROW * rows.n_rows) for rows in stored]
+    windows = {k: rows for k, rows in enumerate(stored) if isinstance(rows, WindowRows)}
+    at_windows = {k: words.take(rows.window_words) for k, rows in windows.items()}
     at_weights = [words.take(rows.weight_words) for rows in stored]
     at_indices = [words.take(rows.index_words) for rows in stored]
     at_masks = [words.take(rows.mask_words) for rows in stored]
@@ -165,9 +177,12 @@ def compile_plan(
         plan[place + f.Q_ROWS] = at_rows[number]
         plan[place + f.Q_WIDE] = rows.wide
         plan[place + f.Q_LONG] = rows.long
+        plan[place + f.Q_WINDOW] = at_windows.get(number, -1)
+        plan[place + f.Q_SOURCE] = level_of[q.source]
+        plan[place + f.Q_COLUMN] = column(network, q)
         first = lane[level_of[q.source]]
         plan[place + f.Q_KIND] = rows.kind(transmits[first : first + rows.n_sources])
-        table = plan[at_rows[number] : at_rows[number] + f.W_ROW * rows.n_sources]
+        table = plan[at_rows[number] : at_rows[number] + f.W_ROW * rows.n_rows]
         rows.store(
             plan,
             table.reshape(-1, f.W_ROW),
@@ -177,7 +192,10 @@ def compile_plan(
         )
 
     state = _Words(f.W_STATE)
-    large = padded > f.LARGE
+    # What a window touches lies together, so that whole blocks are worth computing.
+    local = np.zeros(n_populations, np.bool_)
+    local[[level_of[ordered[k].target] for k in windows]] = True
+    large = (padded > f.LARGE) & ~local
     blocks = _offsets(np.where(large, 8 * -(-padded // (8 * f.BLOCK)), 0))
     supers = _offsets(np.where(large, -(-padded // f.BLOCK**2), 0))
     header[f.U] = state.take(n_lanes)
@@ -189,6 +207,7 @@ def compile_plan(
     header[f.BLOCKS] = 8 * state.take(-(-int(blocks[-1]) // 8))
     header[f.SUPERS] = 8 * state.take(-(-int(supers[-1]) // 8))
     header[f.OUTPUTS] = state.take(network.n_outputs)
+    header[f.MIRROR] = 8 * state.take(-(-network.n_inputs // 8))
     for number, (level, delay) in enumerate(lines):
         place = at_lines + number * f.W_LINE
         plan[place + f.L_DELAY] = delay
@@ -210,6 +229,12 @@ def compile_plan(
     header[f.LOG_NEURON] = state.take(capacity)
     header[f.LOG_VALUE] = state.take(capacity)
     header[f.LOG_CAPACITY] = capacity
+    for number, window in windows.items():
+        scratch = tuple(state.take(n) for n in window.scratch())
+        window.store_window(plan, at_windows[number], scratch)
+    watched = {
+        level_of[q.target]: k for k, q in enumerate(ordered) if isinstance(q.weights, MaxWindow)
+    }
 
     first_neuron = _offsets(np.array([p.size for p in populations], np.int64))
     inputs = _places(network, network.inputs)
@@ -241,6 +266,7 @@ def compile_plan(
         plan[place + f.P_LINE] = mine[0] if mine else 0
         plan[place + f.P_LINE_END] = mine[-1] + 1 if mine else 0
         plan[place + f.P_COLUMN] = MACS if p.neuron.graded else ACS
+        plan[place + f.P_WATCH] = watched.get(level, -1)
         plan[place + f.P_MERGED] = len(set(targets)) < len(targets)
         plan[place + f.P_LARGE] = large[level]
         plan[place + f.P_BITS] = bits[level]
@@ -256,8 +282,8 @@ def compile_plan(
         buffer=plan,
         size=state.size,
         index=np.array(levels, np.int64),
-        indexed_synapses=sum(int(rows.counts[~rows.dense].sum()) for rows in stored),
-        dense_positions=sum(int(rows.dense.sum()) * rows.n_targets for rows in stored),
+        indexed_synapses=sum(rows.n_indexed for rows in stored),
+        dense_positions=sum(rows.n_dense for rows in stored),
         bytes_indexed=sum(rows.bytes_indexed for rows in stored),
         bytes_dense=sum(rows.bytes_dense for rows in stored),
     )
@@ -286,6 +312,9 @@ class _Rows:
         itemsize = 8 if self.wide else 4
         self.n_weights = np.where(self.dense, self.n_targets, self.counts)
         n_indexed = int(self.counts[~self.dense].sum())
+        self.n_rows = self.n_sources
+        self.n_indexed = n_indexed
+        self.n_dense = int(self.dense.sum()) * self.n_targets
         self.bytes_indexed = n_indexed * (itemsize + (4 if self.long else 2))
         self.bytes_dense = int(self.dense.sum()) * self.n_targets * itemsize
         self.weight_words = -(-int(self.n_weights.sum()) * itemsize // 8)

@@ -26,6 +26,7 @@ from eventsim.trace import EventRecorder, Hook
 if TYPE_CHECKING:
     import gymnasium as gym
 
+    from eventsim.analysis.video import Film
     from eventsim.models.policy import Policy
     from eventsim.network import Network
 
@@ -141,6 +142,7 @@ def run(
     progress: bool | None = None,
     out: str | os.PathLike[str] | None = None,
     name: str | None = None,
+    video: str | os.PathLike[str] | None = None,
 ) -> Run:
     """Run a policy event by event in its environment.
 
@@ -185,6 +187,9 @@ def run(
         `eventsim.records.Trace`, and ``eventsim report`` and ``energy`` take it.
     name : str, optional
         What run.json calls the policy; default the name in its metadata, or of its network.
+    video : path, optional
+        Film of the first episode beside the events of every layer, ``.mp4`` or ``.gif``, see
+        `eventsim.analysis.video.Film`.
 
     Returns
     -------
@@ -222,7 +227,7 @@ def run(
                 f"two recorders would write to '{out}': leave out the hook, since a run with a "
                 "folder records by itself, or give record_events=False"
             )
-    with Worlds(policy, env, dense) as worlds:
+    with Worlds(policy, env, dense, video is not None) as worlds:
         rollout.check_spaces(policy, worlds.event)
         seconds, source = rollout.step_seconds(worlds.event)
         if step_seconds is not None:
@@ -244,15 +249,27 @@ def run(
         recorder: EventRecorder | RunRecorder | None = EventRecorder() if record_events else None
         if out is not None and record_events:
             recorder = RunRecorder(out, {**settings, "asked": asked, "devices": names})
-        log = Recording(policy.with_network(network), carry_state, hooks, recorder, engine, seconds)
+        film = None if video is None else _film(video, seconds, worlds)
+        log = Recording(
+            policy.with_network(network),
+            carry_state,
+            hooks if film is None else (*hooks, film),
+            recorder,
+            engine,
+            seconds,
+        )
         with EpisodeBar(episodes * (3 if dense else 1), progress) as bar:
             try:
-                played = play(log, worlds, episodes, seed, carry_state, bar)
+                played = play(log, worlds, episodes, seed, carry_state, bar, film)
             except BaseException:
+                if film is not None:
+                    film.discard()
                 # What was recorded until then stays, as after a kill.
                 if isinstance(recorder, RunRecorder):
                     recorder.flush()
                 raise
+        if film is not None:
+            film.close()
     result = _summarise(log, played, profiles, settings)
     if out is not None:
         result.save(out)
@@ -296,6 +313,19 @@ def _summarise(
         ),
     }
     return Run(data, network, counters, joules, log.events(counters))
+
+
+def _film(path: str | os.PathLike[str], seconds: float | None, worlds: Worlds) -> Film:
+    """Return the film, once the environment is known to give pictures."""
+    from eventsim.analysis.video import Film
+
+    if worlds.event.render_mode != "rgb_array":
+        raise InputError(
+            f"has render_mode {worlds.event.render_mode!r}, which gives no pictures; make it with "
+            "render_mode='rgb_array'",
+            where=f"environment '{worlds.name}'",
+        )
+    return Film(path, seconds=seconds)
 
 
 def _with_thresholds(

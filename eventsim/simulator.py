@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eventsim import files
-from eventsim.engines import choose, rounded
+from eventsim.engines import Kernel, choose, rounded
 from eventsim.errors import InputError, SimulationError, UnknownNameError
 from eventsim.kernels.status import BUFFER_FULL, NONFINITE_INPUT, NONFINITE_STATE, OK
 from eventsim.network import Network
@@ -144,6 +144,8 @@ class Simulator:
         self._names = tuple(p.name for p in network.populations)
         self._first = np.cumsum([0, *(p.size for p in network.populations)])
         self._n_inputs, self._n_outputs = network.n_inputs, network.n_outputs
+        # Pictures may come as bytes, and are compared as such.
+        self._pictures = any(len(network[name].shape) == 3 for name in network.inputs)
         self._record = any(hook.records_events for hook in self.hooks)
         self._population_of = (
             np.repeat(np.arange(len(self._names)), np.diff(self._first)) if self._record else None
@@ -172,9 +174,10 @@ class Simulator:
             self._n_outputs,
             bool(self.hooks),
         )
+        self._bytes: Kernel | None = None  # compiled when bytes come
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_bound"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_bound", "_bytes")}
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
         self.__dict__.update(attributes)
@@ -192,7 +195,8 @@ class Simulator:
         Parameters
         ----------
         inputs : array of shape (n_inputs,)
-            Values of the input populations, concatenated in network order.
+            Values of the input populations, concatenated in network order. uint8 is fastest for
+            populations that are pictures.
 
         Returns
         -------
@@ -207,7 +211,10 @@ class Simulator:
             If a neuron's state overflowed; reset before going on.
         """
         kernel, plan, state, shape, n_outputs, hooked = self._bound
-        x = _asarray(inputs, _float64, "C")
+        if self._pictures and (taken := self._as_bytes(inputs)) is not None:
+            kernel, x = taken
+        else:
+            x = _asarray(inputs, _float64, "C")
         if x.shape != shape:
             raise InputError(f"inputs have shape {x.shape}, expected ({self._n_inputs},)")
         outputs = _empty(n_outputs)
@@ -262,11 +269,14 @@ class Simulator:
                 "this network runs in steps: give inputs of shape (steps, "
                 f"{self._n_inputs}); until, spikes and stop are for continuous time"
             )
-        x = np.asarray(inputs, np.float64)
+        kernel, plan, state = self._bound[:3]
+        if self._pictures and (taken := self._as_bytes(inputs)) is not None:
+            kernel, x = taken
+        else:
+            x = np.asarray(inputs, np.float64)
         if x.ndim != 2 or x.shape[1] != self._n_inputs:
             raise InputError(f"inputs have shape {x.shape}, expected (steps, {self._n_inputs})")
         x = np.ascontiguousarray(x)
-        kernel, plan, state = self._bound[:3]
         outputs = np.empty((len(x), self._n_outputs))
         chunk = CHUNK if self.hooks else max(len(x), 1)
         for k in range(0, len(x), chunk):
@@ -275,6 +285,14 @@ class Simulator:
             if status != OK or self.hooks:
                 self._finish(status, rows, results)
         return outputs
+
+    def _as_bytes(self, inputs: ArrayLike) -> tuple[Kernel, Any] | None:
+        """Return the kernel for bytes, and the inputs, if they are bytes and it takes them."""
+        if getattr(inputs, "dtype", None) != np.uint8:
+            return None
+        if self._bytes is None:
+            self._bytes = self._engine.byte_kernel()
+        return None if self._bytes is None else (self._bytes, np.asarray(inputs, order="C"))
 
     def peek(self) -> float:
         """Seconds since the reset at which the next pending event is due; inf if there is none."""
@@ -314,6 +332,7 @@ class Simulator:
 
         x has shape (T, n_inputs), outputs (T * n_outputs,).
         """
+        x = np.asarray(x, np.float64)  # what is left after bytes goes on as numbers
         while True:
             done = self._engine.done
             self._report(done)

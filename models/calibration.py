@@ -9,7 +9,7 @@ from eventsim.models.activity import Float, Recording, activity
 from eventsim.models.policy import Policy
 from eventsim.models.pruning import Scope, connection_sparsity, prune
 from eventsim.models.refit import prune_and_refit
-from eventsim.models.rollout import Episode, check_spaces, episode, make_env
+from eventsim.models.rollout import Episode, check_spaces, episode, make_for
 from eventsim.network import Network
 from eventsim.progress import EpisodeBar
 
@@ -112,9 +112,7 @@ def record(
     UnknownNameError, MissingDependencyError
         If it is not there.
     """
-    # The arguments belong to the environment that the policy was made for.
-    arguments = policy.metadata.get("env_kwargs") if env_id == policy.env_id else None
-    env = make_env(env_id, **(arguments or {}))
+    env = make_for(policy, env_id)
     try:
         check_spaces(policy, env)
         session = policy.dense_session()

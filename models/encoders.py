@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eventsim.errors import InputError, UnsupportedError
+from eventsim.models.pixels import Pixels
 from eventsim.models.spaces import (
     SPACES,
     BoxSpec,
@@ -184,6 +185,9 @@ class Encoder:
     time_feature : TimeFeature, optional
     fixed_point : FixedPoint, optional
         For a quantised network.
+    pixels : Pixels, optional
+        The observation is a picture (a box of three axes) for a convolutional network; its values
+        are not scaled then.
 
     Raises
     ------
@@ -203,6 +207,7 @@ class Encoder:
     normalization: Normalization | Mapping[str, Normalization] | None = None
     time_feature: TimeFeature | None = None
     fixed_point: FixedPoint | None = None
+    pixels: Pixels | None = None
     _parts: tuple[_Part, ...] = field(default=(), repr=False)
     _only: _Part | None = field(default=None, repr=False)
 
@@ -212,6 +217,7 @@ class Encoder:
         normalization: Normalization | Mapping[str, Normalization] | None = None,
         time_feature: TimeFeature | None = None,
         fixed_point: FixedPoint | None = None,
+        pixels: Pixels | None = None,
     ) -> None:
         spec = space if isinstance(space, SpaceSpec) else SpaceSpec.from_gymnasium(space)
         by_key: dict[str, Normalization]
@@ -239,6 +245,14 @@ class Encoder:
                 where="encoder",
                 field="time_feature",
             )
+        if pixels is not None and (
+            not (isinstance(spec, BoxSpec) and len(spec.shape) == 3) or by_key or time_feature
+        ):
+            raise InputError(
+                "are a box of three axes, neither normalised nor with a time feature",
+                where="encoder",
+                field="pixels",
+            )
         parts = tuple(
             _Part(
                 key,
@@ -261,6 +275,7 @@ class Encoder:
             "normalization": by_key if isinstance(spec, DictSpec) else by_key.get(""),
             "time_feature": time_feature,
             "fixed_point": fixed_point,
+            "pixels": pixels,
             "_parts": parts,
             "_only": None if isinstance(spec, DictSpec) else parts[0],
         }
@@ -278,14 +293,16 @@ class Encoder:
 
         Per normalised value 4 (subtract, divide, compare with each clipping bound), per image
         value 1 (divide), for the time feature 2 (divide, subtract), for rounding to fixed point
-        2 a value (shift, saturate); copying and one-hot coding are none.
+        2 a value (shift, saturate); copying, turning pixels over and one-hot coding are none.
         """
         rounding = 0 if self.fixed_point is None else 2 * self.size
+        if self.pixels is not None:
+            return rounding
         return sum(part.operations for part in self._parts) + rounding
 
     def with_fixed_point(self, fixed_point: FixedPoint | None) -> Encoder:
         """Return the encoder with another rounding, or none."""
-        return Encoder(self.space, self.normalization, self.time_feature, fixed_point)
+        return Encoder(self.space, self.normalization, self.time_feature, fixed_point, self.pixels)
 
     def encode(self, observation: Any, t: int = 0) -> FloatArray:
         """Encode one observation.
@@ -300,13 +317,15 @@ class Encoder:
         Returns
         -------
         float64 array of shape (size,)
-            A new one.
+            A new one; pixels that are bytes stay uint8.
 
         Raises
         ------
         InputError
             If the observation does not belong to the space or is not finite.
         """
+        if self.pixels is not None:
+            return self._picture(observation, False)
         if self._only is not None:
             x = self._only.encode(observation, t)
         else:
@@ -331,11 +350,19 @@ class Encoder:
         InputError
             As in `encode`.
         """
+        if self.pixels is not None:
+            return self._picture(observation, True)
         if self._only is not None:
             x = self._only.encode(observation, t, True)
         else:
             x = self._concatenate(observation, t, True)
         return x if self.fixed_point is None else self.fixed_point(x)
+
+    def _picture(self, observation: Any, batched: bool) -> FloatArray:
+        if self.pixels is None or not isinstance(self.space, BoxSpec):
+            raise InputError("is no picture", where="observation")
+        x = self.pixels.flatten(observation, self.space, batched)
+        return x if self.fixed_point is None else self.fixed_point(x.astype(np.float64))
 
     def _concatenate(self, observation: Any, t: ArrayLike, batched: bool) -> FloatArray:
         check_keys(observation, [(part.key, part.space) for part in self._parts])
@@ -352,6 +379,8 @@ class Encoder:
         InputError
             If it is neither one observation nor a batch.
         """
+        if self.pixels is not None and isinstance(self.space, BoxSpec):
+            return self.pixels.is_batched(observation, self.space)
         return self.space.is_batched(observation)
 
     def to_dict(self) -> dict[str, Any]:
@@ -366,6 +395,8 @@ class Encoder:
         }
         if self.fixed_point is not None:
             data["fixed_point"] = {"levels": self.fixed_point.levels}
+        if self.pixels is not None:
+            data["pixels"] = self.pixels.to_dict()
         return data
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -402,6 +433,7 @@ class Encoder:
                 )
                 for key in keys
             }
+            picture = Pixels.from_dict(data["pixels"]) if "pixels" in data else None
             feature = None if time is None else TimeFeature(**time)
             point = data.get("fixed_point")
             fixed = (
@@ -414,10 +446,10 @@ class Encoder:
         except (TypeError, ValueError) as error:
             raise InputError(f"cannot be built: {error}", where="encoder") from error
         if isinstance(spec, DictSpec):
-            return cls(spec, by_key, feature, fixed)
+            return cls(spec, by_key, feature, fixed, picture)
         if set(by_key) - {""}:
             raise InputError("names keys of a dict space", where="encoder", field="normalized")
-        return cls(spec, by_key.get(""), feature, fixed)
+        return cls(spec, by_key.get(""), feature, fixed, picture)
 
 
 class _Part:
@@ -514,6 +546,7 @@ __all__ = [
     "MultiBinarySpec",
     "MultiDiscreteSpec",
     "Normalization",
+    "Pixels",
     "SpaceSpec",
     "TimeFeature",
 ]

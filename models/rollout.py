@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from eventsim.errors import EventsimError, InputError, MissingDependencyError, UnknownNameError
 from eventsim.models.decoders import Decoder, QuantileArgmax, SquashBox, decoder_for
-from eventsim.models.spaces import DictSpec, SpaceSpec
+from eventsim.models.spaces import BoxSpec, DictSpec, SpaceSpec
+from eventsim.models.wrappers import recipe, wrap
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Env: TypeAlias = gym.Env[Any, Any]
 
 # Which extra of eventsim installs what an environment's module needs.
+_ATARI_FPS = 60.0
 _EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "ale_py": "atari", "atari": "atari"}
 
 
@@ -88,6 +90,32 @@ class Episode:
         return math.fsum(self.rewards.tolist())
 
 
+def make_for(policy: Policy, env_id: str, **kwargs: Any) -> Env:
+    """Make an environment as a policy sees it, see `eventsim.models.wrappers.recipe`.
+
+    Parameters
+    ----------
+    policy : Policy
+    env_id : str
+    **kwargs
+        Handed to ``gymnasium.make`` over what the policy says.
+
+    Raises
+    ------
+    UnknownNameError, MissingDependencyError
+        As `make_env`.
+    InputError
+        If the policy's wrappers do not fit.
+    """
+    arguments, wrappers = recipe(policy, env_id)
+    env = make_env(env_id, **{**arguments, **kwargs})
+    try:
+        return wrap(env, wrappers)
+    except BaseException:
+        env.close()
+        raise
+
+
 def make_env(env_id: str, **kwargs: Any) -> Env:
     """Make an environment by name.
 
@@ -112,7 +140,8 @@ def make_env(env_id: str, **kwargs: Any) -> Env:
     where = f"environment '{env_id}'"
     # Gymnasium knows the Atari games only once their package has been imported.
     if name.startswith("ALE/") and importlib.util.find_spec("ale_py") is not None:
-        importlib.import_module("ale_py")
+        ale = importlib.import_module("ale_py")
+        ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)  # else it greets on stderr
     if name.startswith("MinAtar/"):
         from eventsim.models.zoo.minatar import register
 
@@ -191,7 +220,7 @@ def check_spaces(policy: Policy, env: Env) -> None:
     name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
     mine = policy.encoder.space
     theirs = SpaceSpec.from_gymnasium(env.observation_space)
-    if _observed(mine) != _observed(theirs):
+    if not _same_picture(policy, theirs) and _observed(mine) != _observed(theirs):
         hint = "choose the environment the policy was trained for"
         if _observed(theirs) == {"kind": "box", "shape": [mine.size - 1]}:
             hint += ", or import it with its time feature"
@@ -206,6 +235,14 @@ def check_spaces(policy: Policy, env: Env) -> None:
             f"environment, {env.action_space}; choose the environment the policy was trained for",
             where=f"environment '{name}'",
         )
+
+
+def _same_picture(policy: Policy, space: SpaceSpec) -> bool:
+    """Whether the environment gives the policy's pictures, be their channels first or last."""
+    pixels, mine = policy.encoder.pixels, policy.encoder.space
+    if pixels is None or not isinstance(mine, BoxSpec) or not isinstance(space, BoxSpec):
+        return False
+    return space.shape in pixels.shapes(mine)
 
 
 def _observed(space: SpaceSpec) -> dict[str, Any]:
@@ -254,21 +291,36 @@ def step_seconds(env: Env) -> tuple[float | None, str]:
     """Duration of a step in seconds, as the environment itself states it.
 
     Looked up in this order: ``env.unwrapped.dt`` (MuJoCo, Pendulum, Acrobot),
-    ``env.unwrapped.tau`` (CartPole), ``1 / env.metadata["render_fps"]``.
+    ``env.unwrapped.tau`` (CartPole), the frames of an Atari game that a step skips, 60 a second,
+    ``1 / env.metadata["render_fps"]``.
 
     Returns
     -------
     seconds : float or None
         None if the environment says nothing.
     source : str
-        ``"dt"``, ``"tau"``, ``"render_fps"`` or ``"unknown"``.
+        ``"dt"``, ``"tau"``, ``"frame_skip"``, ``"render_fps"`` or ``"unknown"``.
     """
     for source in ("dt", "tau"):
         seconds = _positive(getattr(env.unwrapped, source, None))
         if seconds is not None:
             return seconds, source
+    if hasattr(env.unwrapped, "ale"):
+        return _frames_skipped(env) / _ATARI_FPS, "frame_skip"
     fps = _positive((env.metadata or {}).get("render_fps"))
     return (None, "unknown") if fps is None else (1.0 / fps, "render_fps")
+
+
+def _frames_skipped(env: Any) -> int:
+    """Frames of an Atari game that one step takes: by the game itself, and by wrappers."""
+    frames = 1
+    while True:
+        skip = getattr(env, "__dict__", {}).get("frame_skip", 1)
+        frames *= skip if isinstance(skip, int) and skip > 0 else 1
+        if env is env.unwrapped:
+            own = getattr(env, "_frameskip", 1)  # a pair if it is drawn at random
+            return frames * (own if isinstance(own, int) else 1)
+        env = env.env
 
 
 def _positive(value: Any) -> float | None:

@@ -13,7 +13,11 @@ from tests.conftest import ROOT
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # A page or module whose examples need an extra, and one library of that extra.
-NEEDS: dict[str, str] = {"optimize.md": "torch"}
+NEEDS: dict[str, str] = {
+    "optimize.md": "torch",
+    "convolution.md": "torch",
+    "eventsim.models.importers.torch_modules": "torch",
+}
 
 
 def modules() -> list[str]:

@@ -23,16 +23,15 @@ from numpy.typing import NDArray
 from eventsim.kernels.activations import activate
 from eventsim.kernels.queue import pop, push
 from eventsim.kernels.status import (
-    ACS,
     BUFFER_FULL,
     EVALUATIONS,
     EVENTS,
     EXECUTED,
-    MACS,
     NONFINITE_INPUT,
     NONFINITE_STATE,
     OK,
 )
+from eventsim.kernels.walk import add_row, add_window, window_max
 
 
 class State(NamedTuple):
@@ -86,11 +85,13 @@ def run(
     record = event_step.shape[0] > 0
     # Locals, once: an access to a field of so large a tuple costs as much as a synapse.
     order, threshold, transmits = net.order, net.threshold, net.transmits
-    neuron_pop, pop_start, pop_graded = net.neuron_pop, net.pop_start, net.pop_graded
+    neuron_pop, pop_start, pop_watch = net.neuron_pop, net.pop_start, net.pop_watch
     code, p0, p1 = net.pop_activation, net.pop_p0, net.pop_p1
     pop_out, out_proj, pop_line = net.pop_out, net.out_proj, net.pop_line
     proj_line, proj_row, proj_target = net.proj_line, net.proj_row, net.proj_target
     proj_accumulator, proj_neuron = net.proj_accumulator, net.proj_neuron
+    proj_source, proj_column = net.proj_source, net.proj_column
+    proj_window, windows = net.proj_window, net.windows
     row, syn_target, syn_weight = net.row, net.syn_target, net.syn_weight
     line_delay, line_start, line_slot = net.line_delay, net.line_start, net.line_slot
     line_neuron, line_value, line_count = state.line_neuron, state.line_value, state.line_count
@@ -118,6 +119,14 @@ def run(
             neuron = pop(*heap)
             p = neuron_pop[neuron]
             count[p, EVALUATIONS] += 1
+            if pop_watch[p] >= 0:
+                # What the events added there only made it pending.
+                u[neuron] = window_max(
+                    windows[proj_window[pop_watch[p]]],
+                    neuron - pop_start[p],
+                    s,
+                    pop_start[proj_source[pop_watch[p]]],
+                )
             a[neuron] = activate(code[p], p0[p], p1[p], u[neuron])
             if not (math.isfinite(u[neuron]) and math.isfinite(a[neuron])):
                 return NONFINITE_STATE, t, neuron  # tanh would hide an infinite u
@@ -134,20 +143,23 @@ def run(
             for k in range(pop_out[p], pop_out[p + 1]):
                 q = out_proj[k]
                 if proj_line[q] < 0:
-                    synapses = proj_row[q] + neuron - pop_start[p]
-                    n = _add_row(
-                        row[synapses],
-                        row[synapses + 1],
+                    n = _transmit(
+                        proj_window,
+                        windows,
+                        proj_row,
+                        row,
                         syn_target,
                         syn_weight,
-                        d,
+                        proj_accumulator,
+                        proj_neuron,
                         u,
-                        proj_accumulator[q],
                         heap,
-                        proj_neuron[q],
+                        q,
+                        neuron - pop_start[p],
+                        d,
                         now,
                     )
-                    count[proj_target[q], MACS if pop_graded[p] else ACS] += n
+                    count[proj_target[q], proj_column[q]] += n
                     count[proj_target[q], EXECUTED] += n
             for line in range(pop_line[p], pop_line[p + 1]):
                 slot = step % (line_delay[line] + 1)
@@ -181,29 +193,51 @@ def next_time(net: Any, state: Any) -> float:
 
 
 @njit(cache=True)
-def _add_row(
-    first: int,
-    last: int,
-    target: Any,
-    weight: Any,
-    d: float,
+def _transmit(
+    proj_window: Any,
+    windows: Any,
+    proj_row: Any,
+    row: Any,
+    syn_target: Any,
+    syn_weight: Any,
+    proj_accumulator: Any,
+    proj_neuron: Any,
     u: Any,
-    accumulator: int,
     heap: Any,
-    neuron: int,
+    q: int,
+    source: int,
+    d: float,
     now: float,
 ) -> int:
-    """Add w d over synapses first:last, make the targets pending, return how many there are.
-
-    `accumulator` and `neuron` are the numbers of the target population's first ones.
-    """
-    place = heap[2]
-    for k in range(first, last):
-        j = target[k]
-        u[accumulator + j] += weight[k] * d
-        if place[neuron + j] < 0:
-            push(heap[0], heap[1], heap[2], heap[3], heap[4], neuron + j, now)
-    return last - first
+    """Send d of source neuron `source` along projection q; the number of synapses."""
+    first, accumulator, neuron = proj_row[q], proj_accumulator[q], proj_neuron[q]
+    if proj_window[q] < 0:
+        return add_row(
+            row[first + source],
+            row[first + source + 1],
+            syn_target,
+            syn_weight,
+            d,
+            u,
+            accumulator,
+            heap,
+            neuron,
+            now,
+        )
+    return add_window(
+        windows[proj_window[q]],
+        row,
+        first,
+        source,
+        syn_target,
+        syn_weight,
+        d,
+        u,
+        accumulator,
+        heap,
+        neuron,
+        now,
+    )
 
 
 @njit(cache=True)
@@ -236,20 +270,23 @@ def _deliver_delayed(net: Any, state: Any, heap: Any, count: Any, step: int) -> 
         for k in range(net.pop_out[p], net.pop_out[p + 1]):
             q = net.out_proj[k]
             if net.proj_line[q] == best:
-                synapses = net.proj_row[q] + neuron - net.pop_start[p]
-                n = _add_row(
-                    net.row[synapses],
-                    net.row[synapses + 1],
+                n = _transmit(
+                    net.proj_window,
+                    net.windows,
+                    net.proj_row,
+                    net.row,
                     net.syn_target,
                     net.syn_weight,
-                    d,
+                    net.proj_accumulator,
+                    net.proj_neuron,
                     state.u,
-                    net.proj_accumulator[q],
                     heap,
-                    net.proj_neuron[q],
+                    q,
+                    neuron - net.pop_start[p],
+                    d,
                     float(step),
                 )
-                count[net.proj_target[q], MACS if net.pop_graded[p] else ACS] += n
+                count[net.proj_target[q], net.proj_column[q]] += n
                 count[net.proj_target[q], EXECUTED] += n
     for line in range(n_lines):
         slot = (step - net.line_delay[line]) % (net.line_delay[line] + 1)

@@ -28,6 +28,7 @@ A population's neurons stand in *lanes*: contiguous, padded to a multiple of `PA
     BLOCKS,  # byte place; one byte for 64 lanes of a large population
     SUPERS,  # byte place; one byte for 64 blocks of a large population
     OUTPUTS,
+    MIRROR,  # byte place: the inputs of the last step, if they were bytes
     KEPT,  # what comes before this place in the state is a snapshot
     TOTALS,
     TABLES,
@@ -43,7 +44,7 @@ A population's neurons stand in *lanes*: contiguous, padded to a multiple of `PA
     SPREAD,  # in the plan: 256 words, each byte of word k is a bit of k
     POSITIONS,  # in the plan: 256 words, whose first bytes are the places of the bits set in k
     W_HEADER,
-) = range(33)
+) = range(34)
 
 # A population in level order.
 (
@@ -67,8 +68,9 @@ A population's neurons stand in *lanes*: contiguous, padded to a multiple of `PA
     P_BLOCK,  # its first block among all blocks of large populations
     P_SUPER,
     P_BITS,  # its first word of bits
+    P_WATCH,  # max pooling: the projection that it watches, else -1
     W_POPULATION,
-) = range(21)
+) = range(22)
 
 # A projection; the rows of a source neuron stand in a table of W_ROW columns.
 (
@@ -77,8 +79,11 @@ A population's neurons stand in *lanes*: contiguous, padded to a multiple of `PA
     Q_WIDE,  # 1 if its weights are float64
     Q_LONG,  # 1 if its indices are uint32
     Q_KIND,  # MIXED, DENSE or FULL
+    Q_WINDOW,  # block of a window, whose rows are by tap and source channel; -1 if it has none
+    Q_SOURCE,  # population in level order
+    Q_COLUMN,  # counter column of its synapses, MACS or ACS
     W_PROJECTION,
-) = range(6)
+) = range(9)
 (
     R_WEIGHT,  # place of its first weight
     R_INDEX,  # place of its first index, -1 if the row is dense
@@ -108,8 +113,9 @@ MIXED, DENSE, FULL = range(3)
     LAST,  # place of the last step's counters, 0 after a reset
     STATUS,  # of the last call that advanced several states
     SINK,  # takes what is read only to have it at hand
+    MIRRORED,  # 1 if the last step's inputs were bytes
     W_STATE,
-) = range(8)
+) = range(9)
 
 NONE, SOME, ALL = range(3)
 PAD = 16

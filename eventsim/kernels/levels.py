@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from eventsim.kernels.conv import add_window, take_maxima
 from eventsim.kernels.evaluate import evaluate
 from eventsim.kernels.fields import (
     ALL,
@@ -37,6 +38,8 @@ from eventsim.kernels.fields import (
     LOG_NEURON,
     LOG_STEP,
     LOG_VALUE,
+    MIRROR,
+    MIRRORED,
     N_INPUTS,
     N_LINES,
     N_LOGGED,
@@ -47,7 +50,6 @@ from eventsim.kernels.fields import (
     OUTPUTS,
     P_BITS,
     P_BLOCK,
-    P_COLUMN,
     P_INDEX,
     P_INPUT,
     P_LANE,
@@ -61,13 +63,17 @@ from eventsim.kernels.fields import (
     P_PROJECTION_END,
     P_SIZE,
     P_SUPER,
+    P_WATCH,
     POPULATIONS,
     PROJECTIONS,
+    Q_COLUMN,
     Q_KIND,
     Q_LONG,
     Q_ROWS,
+    Q_SOURCE,
     Q_TARGET,
     Q_WIDE,
+    Q_WINDOW,
     STATUS,
     STEP,
     SUPERS,
@@ -107,7 +113,7 @@ def advance(inputs: Any, outputs: Any, plan: Any, state: Any) -> int:
 
     Parameters
     ----------
-    inputs : float64 array of shape (T * n_inputs,)
+    inputs : float64 or uint8 array of shape (T * n_inputs,)
     outputs : float64 array of shape (T * n_outputs,)
         Filled with f(u) of the output neurons.
     plan, state : int64 arrays
@@ -128,7 +134,8 @@ def advance(inputs: Any, outputs: Any, plan: Any, state: Any) -> int:
         state[DONE] = t
         if capacity > 0 and capacity - state[N_LOGGED] < plan[N_NEURONS]:
             return BUFFER_FULL
-        if not _finite(inputs, x0, n_inputs):
+        # The size of an item is known when this is compiled: bytes are finite.
+        if inputs.itemsize > 1 and not _finite(inputs, x0, n_inputs):
             for k in range(n_inputs):
                 if not abs(inputs[x0 + k]) <= _LARGEST:
                     state[DETAIL] = k
@@ -139,6 +146,7 @@ def advance(inputs: Any, outputs: Any, plan: Any, state: Any) -> int:
         if plan[N_LINES] > 0:
             _deliver(plan, state, values, count)
         failed = _levels(inputs, x0, plan, state, values, count)
+        state[MIRRORED] = inputs.itemsize == 1
         if failed >= 0:
             state[DETAIL] = failed
             return NONFINITE_STATE
@@ -197,10 +205,12 @@ def _levels(inputs: Any, x0: int, plan: Any, state: Any, values: Any, count: int
         p = plan[POPULATIONS] + level * W_POPULATION
         row = count + plan[p + P_INDEX] * N_COUNTERS
         if plan[p + P_INPUT] >= 0:
-            n_events = _compare(inputs, x0, plan, state, values, constants, level, row)
+            n_events = _compare(inputs, x0, plan, state, values, constants, flags, level, row)
         elif state[plan[TOUCHED] + level] == NONE:
             continue
         else:
+            if plan[p + P_WATCH] >= 0:
+                _watched(plan, state, values, flags, level, p)
             n_events = evaluate(plan, state, values, constants, flags, level, row)
             if n_events < 0:
                 return int(plan[p + P_NEURON] - n_events - 1)
@@ -221,11 +231,23 @@ def _levels(inputs: Any, x0: int, plan: Any, state: Any, values: Any, count: int
             for q in range(plan[p + P_PROJECTION], plan[p + P_PROJECTION_END]):
                 _propagate(
                     plan, constants, narrow, short, long, state, values, flags,
-                    event_neuron, event_value, e, e + together, q, plan[p + P_COLUMN], count,
+                    event_neuron, event_value, e, e + together, q, count,
                 )  # fmt: skip
         for line in range(plan[p + P_LINE], plan[p + P_LINE_END]):
             _delay(plan, state, values, plan[LINES] + line * W_LINE, plan[p + P_SIZE], n_events)
     return -1
+
+
+@kernel
+def _watched(plan: Any, state: Any, values: Any, flags: Any, level: int, p: int) -> None:
+    """Set u of the max-pooling neurons that are pending."""
+    q = plan[PROJECTIONS] + plan[p + P_WATCH] * W_PROJECTION
+    source = plan[POPULATIONS] + plan[q + Q_SOURCE] * W_POPULATION
+    take_maxima(
+        plan, plan[q + Q_WINDOW], values, plan[U] + plan[p + P_LANE],
+        plan[S] + plan[source + P_LANE], flags, plan[FLAGS] + plan[p + P_LANE],
+        plan[p + P_SIZE], state[plan[TOUCHED] + level] == ALL,
+    )  # fmt: skip
 
 
 @kernel
@@ -243,7 +265,6 @@ def _propagate(
     e0: int,
     e1: int,
     projection: int,
-    column: int,
     count: int,
 ) -> None:
     """Add the rows of events e0:e1 of one projection, and count them."""
@@ -251,7 +272,20 @@ def _propagate(
     target = plan[q + Q_TARGET]
     p = plan[POPULATIONS] + target * W_POPULATION
     lane, touched = plan[p + P_LANE], plan[TOUCHED] + target
-    if plan[q + Q_WIDE]:
+    if plan[q + Q_WINDOW] >= 0:
+        if plan[q + Q_WIDE]:
+            synapses, executed, flagged = add_window(
+                wide, short, plan, plan[q + Q_WINDOW], plan[q + Q_ROWS], plan[q + Q_KIND],
+                event_neuron, event_value, e0, e1, state, values, plan[U] + lane,
+                flags, plan[FLAGS] + lane, state[touched],
+            )  # fmt: skip
+        else:
+            synapses, executed, flagged = add_window(
+                narrow, short, plan, plan[q + Q_WINDOW], plan[q + Q_ROWS], plan[q + Q_KIND],
+                event_neuron, event_value, e0, e1, state, values, plan[U] + lane,
+                flags, plan[FLAGS] + lane, state[touched],
+            )  # fmt: skip
+    elif plan[q + Q_WIDE]:
         synapses, executed, flagged = add_rows(
             wide, plan, plan[q + Q_ROWS], plan[q + Q_KIND], short, long, plan[q + Q_LONG],
             event_neuron, event_value, e0, e1, values, plan[U] + lane,
@@ -269,26 +303,50 @@ def _propagate(
         )  # fmt: skip
     state[touched] = flagged
     row = count + plan[p + P_INDEX] * N_COUNTERS
-    state[row + column] += synapses
+    state[row + plan[q + Q_COLUMN]] += synapses
     state[row + EXECUTED] += executed
 
 
 @inlined
 def _compare(
-    inputs: Any, x0: int, plan: Any, state: Any, values: Any, constants: Any, level: int, row: int
+    inputs: Any,
+    x0: int,
+    plan: Any,
+    state: Any,
+    values: Any,
+    constants: Any,
+    flags: Any,
+    level: int,
+    row: int,
 ) -> int:
-    """Take over the inputs that changed; list and return the events of the population."""
+    """Take over the inputs that changed; list and return the events of the population.
+
+    Bytes are compared with those of the step before, so that a picture of which nothing changes is
+    read once and no neuron's state with it.
+    """
     p = plan[POPULATIONS] + level * W_POPULATION
     n, lane, output = plan[p + P_SIZE], plan[p + P_LANE], plan[p + P_OUTPUT]
     u0, s0, theta = plan[U] + lane, plan[S] + lane, plan[THRESHOLD] + lane
     x0 += plan[p + P_INPUT]
+    mirror = plan[MIRROR] + plan[p + P_INPUT]
+    mirrored = inputs.itemsize == 1 and state[MIRRORED] == 1
     neuron, value = plan[EVENT_NEURON], plan[EVENT_VALUE]
     first = state[plan[TOUCHED] + level] == ALL
     n_events = 0
     n_changed = 0
     for b in range(0, n, BLOCK):
         end = min(b + BLOCK, n)
-        if end - b > 16:
+        if inputs.itemsize == 1:
+            differ = int(first) | int(not mirrored)
+            for k in range(b, end):
+                j = Unsigned(k)
+                differ |= int(inputs[Unsigned(x0) + j]) ^ int(flags[Unsigned(mirror) + j])
+            if differ == 0:
+                continue
+            for k in range(b, end):
+                j = Unsigned(k)
+                flags[Unsigned(mirror) + j] = np.uint8(inputs[Unsigned(x0) + j])
+        elif end - b > 16:
             changed = int(first)
             for k in range(b, end):
                 changed |= inputs[Unsigned(x0 + k)] != values[Unsigned(u0 + k)]
@@ -296,7 +354,7 @@ def _compare(
                 continue
         for k in range(b, end):
             j = Unsigned(k)
-            x, u = inputs[Unsigned(x0) + j], values[Unsigned(u0) + j]
+            x, u = np.float64(inputs[Unsigned(x0) + j]), values[Unsigned(u0) + j]
             changed = int((x != u) | first)
             n_changed += changed
             # 0.0 and -0.0 are equal, so the old one stays.
@@ -363,8 +421,7 @@ def _deliver(plan: Any, state: Any, values: Any, count: int) -> None:
             for q in range(plan[best + L_PROJECTION], plan[best + L_PROJECTION_END]):
                 _propagate(
                     plan, constants, narrow, short, long, state, values, flags,
-                    event_neuron, event_value, np.int64(0), np.int64(1), q, plan[p + P_COLUMN],
-                    count,
+                    event_neuron, event_value, np.int64(0), np.int64(1), q, count,
                 )  # fmt: skip
         for number in range(first, end):
             line = plan[LINES] + number * W_LINE

@@ -136,13 +136,12 @@ def _is_saved(path: Path) -> bool:
 
 def _load_saved(path: Path, env: str | None = None) -> Policy:
     from eventsim.models.policy import Policy
+    from eventsim.models.wrappers import without_others
 
     policy = Policy.load(path)
     if env is None or env == policy.env_id:
         return policy
-    # The arguments, if any, were those of the environment that the policy was made for.
-    dropped: dict[str, Any] = {"env_kwargs": {}} if policy.metadata.get("env_kwargs") else {}
-    return policy.with_metadata(env_id=env, **dropped)
+    return policy.with_metadata(env_id=env, **without_others(policy.metadata, env))
 
 
 def _is_sb3(path: Path) -> bool:

@@ -25,7 +25,8 @@ from eventsim.models.decoders import (
     QuantileArgmax,
     SquashBox,
 )
-from eventsim.models.encoders import Encoder, Normalization, TimeFeature
+from eventsim.models.encoders import Encoder, Normalization, Pixels, TimeFeature
+from eventsim.models.importers import sb3_cnn
 from eventsim.models.importers.inert_values import Name
 from eventsim.models.importers.rl_zoo import Surroundings, surroundings, todays_name
 from eventsim.models.importers.sb3_agent import Agent, find_algorithm, read_agent
@@ -93,7 +94,7 @@ def load(
     FileFormatError
         If the file is not such a zip, or is damaged or hostile.
     UnsupportedError
-        If the policy is not an MLP, or of an unknown algorithm.
+        If the policy is neither an MLP nor one behind the NatureCNN, or of an unknown algorithm.
     UnknownNameError
         If `algorithm` is not one of `FAMILIES`.
     """
@@ -105,13 +106,31 @@ def load(
     layers = read_layers(agent.tensors, name, agent.where)
     activation = _activation(agent, beside, name, layers, report)
     saturation = _saturation(agent, name, report)
-    network = Network.from_arrays(
-        layers.weights,
-        layers.biases,
-        Identity() if activation is None else ACTIVATIONS[activation],
-        output_activation=Identity() if saturation is None else Clip(-saturation, saturation),
-        name=path.stem,
-    )
+    hidden = Identity() if activation is None else ACTIVATIONS[activation]
+    pictures = sb3_cnn.find(agent.tensors, FAMILIES[name].parts, agent.where)
+    if pictures is None:
+        network = Network.from_arrays(
+            layers.weights,
+            layers.biases,
+            hidden,
+            output_activation=Identity() if saturation is None else Clip(-saturation, saturation),
+            name=path.stem,
+        )
+    else:
+        cnn = sb3_cnn.read(agent.tensors, pictures, agent.keywords, agent.where)
+        _check_pictures(agent, name)
+        normalize = agent.observation.is_image and agent.keywords.get("normalize_images", True)
+        network = sb3_cnn.network(
+            cnn,
+            layers,
+            agent.observation.shape,
+            hidden,
+            path.stem,
+            agent.where,
+            normalize=bool(normalize),
+        )
+        if normalize:
+            report.notes.append("the first layer's weights carry the division of bytes by 255")
     trained_env = beside.env
     env_id, renamed = todays_name(trained_env) if trained_env else (None, None)
     if env is not None:
@@ -120,10 +139,10 @@ def load(
         report.notes.append(renamed)
     time = _time_feature(time_feature, beside, env_id, report)
     chosen, file = _normalization(normalization, beside, path, report)
-    encoder = _encoder(agent, chosen, time)
-    if encoder.size != layers.sizes[0]:
+    encoder = _encoder(agent, chosen, time, pictures is not None)
+    if encoder.size != network.n_inputs:
         raise FileFormatError(
-            f"its network takes {layers.sizes[0]} inputs, but its observation space gives "
+            f"its network takes {network.n_inputs} inputs, but its observation space gives "
             f"{encoder.size}; give its features by --time-feature, or save the agent again",
             where=agent.where,
         )
@@ -134,7 +153,7 @@ def load(
         "trained_env_id": trained_env,
         "algorithm": name,
         "activation": activation,
-        "layers": layers.sizes,
+        "layers": [p.size for p in network.populations],
         "teacher_dense_macs": network.dense_macs(),
         "source": {
             "format": "stable-baselines3",
@@ -243,20 +262,42 @@ def _encoder(
     agent: Agent,
     normalization: Normalization | Mapping[str, Normalization] | None,
     time: TimeFeature | None,
+    pictures: bool,
 ) -> Encoder:
     spaces = [agent.observation, *(space for _, space in agent.observation.entries)]
-    if any(space.is_image for space in spaces):
+    if not pictures and any(space.is_image for space in spaces):
         raise UnsupportedError(
-            "observes images, which is not supported yet; give an agent that observes vectors",
+            "observes images without a convolutional network, which is not supported yet; give an "
+            "agent with a CnnPolicy, or one that observes vectors",
             where=agent.where,
         )
     try:
-        return Encoder(agent.observation.spec(without_last=time is not None), normalization, time)
+        return Encoder(
+            agent.observation.spec(without_last=time is not None),
+            normalization,
+            time,
+            pixels=Pixels() if pictures else None,
+        )
     except EventsimError as error:
         raise FileFormatError(
             f"its observation space, normalisation and time feature do not fit: {error}",
             where=agent.where,
         ) from error
+
+
+def _check_pictures(agent: Agent, algorithm: str) -> None:
+    """Refuse what no network of eventsim computes behind convolutions."""
+    if algorithm not in ("PPO", "A2C", "TRPO", "DQN", "QR-DQN"):
+        raise UnsupportedError(
+            f"is a convolutional policy of {algorithm}, which is not supported yet",
+            where=agent.where,
+        )
+    space = agent.observation
+    if space.kind != "Box" or len(space.shape) != 3:
+        raise FileFormatError(
+            "is not one picture (channels, height, width)",
+            where=f"{agent.where}, field 'observation_space'",
+        )
 
 
 def _decoder(agent: Agent, algorithm: str, layers: Layers) -> Decoder:

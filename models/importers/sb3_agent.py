@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from eventsim.errors import FileFormatError, UnknownNameError, UnsupportedError
 from eventsim.models.importers.archive import Archive
 from eventsim.models.importers.inert_values import Name
-from eventsim.models.importers.sb3_network import FAMILIES, refuse_other_networks, unsupported_cnn
+from eventsim.models.importers.sb3_network import FAMILIES, refuse_other_networks
 from eventsim.models.importers.sb3_spaces import SpaceData, parse_class, parse_keywords, parse_space
 from eventsim.models.importers.torch_zip import MAX_BYTES, read_tensors
 
@@ -61,7 +61,7 @@ def read_agent(path: Path) -> Agent:
     FileFormatError
         If it is not such a zip, or is damaged or hostile.
     UnsupportedError
-        If its policy is not an MLP.
+        If its policy is of a kind that eventsim does not run.
     """
     where = path.name
     with Archive(path, where) as archive:
@@ -103,8 +103,6 @@ def _refuse_other_policies(policy_class: Name | None, where: str) -> None:
     if policy_class is None:
         return
     kind = policy_class.attribute
-    if "Cnn" in kind:
-        raise unsupported_cnn(where)
     for mark, what in (
         ("Recurrent", "a recurrent (LSTM) policy"),
         ("Lstm", "a recurrent (LSTM) policy"),

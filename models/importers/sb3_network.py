@@ -130,7 +130,8 @@ def read_layers(tensors: Mapping[str, NDArray[Any]], algorithm: str, where: str)
     Raises
     ------
     UnsupportedError
-        If the policy is convolutional, recurrent, normalises inside or extracts features.
+        If the policy is recurrent, normalises inside or extracts features by other than the
+        NatureCNN.
     FileFormatError
         If tensors are missing, do not fit each other, or are not finite.
     """
@@ -143,9 +144,9 @@ def read_layers(tensors: Mapping[str, NDArray[Any]], algorithm: str, where: str)
             "algorithm by --algorithm, or save the agent again",
             where=where,
         )
-    weights = [_finite(tensors[f"{layer}.weight"], f"{layer}.weight", where) for layer in found]
+    weights = [finite(tensors[f"{layer}.weight"], f"{layer}.weight", where) for layer in found]
     biases = [
-        _finite(tensors[f"{layer}.bias"], f"{layer}.bias", where)
+        finite(tensors[f"{layer}.bias"], f"{layer}.bias", where)
         if f"{layer}.bias" in tensors
         else None
         for layer in found
@@ -161,17 +162,21 @@ def read_layers(tensors: Mapping[str, NDArray[Any]], algorithm: str, where: str)
 
 
 def refuse_other_networks(tensors: Mapping[str, NDArray[Any]], where: str) -> None:
-    """Raise UnsupportedError if the tensors are those of a network that is not an MLP."""
-    for name, tensor in tensors.items():
-        if ".cnn." in name or tensor.ndim == 4:
-            raise unsupported_cnn(where)
+    """Raise UnsupportedError if the tensors are those of a network that eventsim does not run."""
+    for name in tensors:
         if "lstm" in name.lower():
             raise UnsupportedError(
                 "is a recurrent (LSTM) policy, which is not supported yet; give an agent with an "
                 "MLP policy",
                 where=where,
             )
-        if "features_extractor" in name:
+        if ".extractors." in name:
+            raise UnsupportedError(
+                f"has a network for each entry of its observation (tensor '{name}'), which is not "
+                "supported yet; give an agent that flattens its observation",
+                where=where,
+            )
+        if "features_extractor" in name and not _of_cnn(name):
             raise UnsupportedError(
                 f"has a features extractor of its own (tensor '{name}'), which is not supported "
                 "yet; give an agent that flattens its observation",
@@ -179,13 +184,9 @@ def refuse_other_networks(tensors: Mapping[str, NDArray[Any]], where: str) -> No
             )
 
 
-def unsupported_cnn(where: str) -> UnsupportedError:
-    """Return the error for a convolutional policy."""
-    return UnsupportedError(
-        "is a convolutional (CNN) policy, which is not supported yet; give an agent with an MLP "
-        "policy",
-        where=where,
-    )
+def _of_cnn(name: str) -> bool:
+    """Whether a tensor is called as one of the NatureCNN."""
+    return re.search(r"features_extractor\.(cnn\.\d+|linear\.0)\.(weight|bias)$", name) is not None
 
 
 def _sequence(tensors: Mapping[str, NDArray[Any]], part: str, where: str) -> list[str]:
@@ -225,7 +226,8 @@ def _checked(tensors: Mapping[str, NDArray[Any]], layers: list[str], where: str)
     return layers
 
 
-def _finite(tensor: NDArray[Any], name: str, where: str) -> NDArray[Any]:
+def finite(tensor: NDArray[Any], name: str, where: str) -> NDArray[Any]:
+    """Return a tensor as float32 or float64; FileFormatError if it is not of finite numbers."""
     if tensor.dtype.kind != "f":
         raise FileFormatError(f"its tensor '{name}' is not of real numbers", where=where)
     if not np.isfinite(tensor).all():

@@ -42,24 +42,76 @@ from tests.sb3_files import (
 RNG = np.random.default_rng(7)
 
 
+PICTURE = gym.spaces.Box(0, 255, (3, 36, 40), np.uint8)
+
+
+def nature(**changed: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The tensors of a small PPO policy behind a NatureCNN, some of them replaced or left out."""
+    shapes = {"cnn.0": (32, 3, 8, 8), "cnn.2": (64, 32, 4, 4), "cnn.4": (64, 64, 3, 3),
+              "linear.0": (8, 64)}  # fmt: skip
+    tensors = {}
+    for name, shape in shapes.items():
+        tensors[f"features_extractor.{name}.weight"] = RNG.normal(size=shape).astype(np.float32)
+        tensors[f"features_extractor.{name}.bias"] = RNG.normal(size=shape[0]).astype(np.float32)
+    tensors |= linear(RNG, "action_net", 2, 8) | linear(RNG, "value_net", 1, 8)
+    for name, tensor in changed.items():
+        key = f"features_extractor.{name.replace('_', '.')}"
+        if tensor is None:
+            del tensors[key]
+        else:
+            tensors[key] = tensor
+    return tensors
+
+
+def test_a_cnn_policy_is_read(tmp_path: Path) -> None:
+    policy = load_policy(
+        write_agent(
+            tmp_path / "agent.zip", nature(), policy_class=SB3("ppo", "CnnPolicy"),
+            observation=PICTURE,
+        )
+    )  # fmt: skip
+    assert [p.shape for p in policy.network.populations] == [
+        (36, 40, 3), (8, 9, 32), (3, 3, 64), (1, 1, 64), (8,), (2,)
+    ]  # fmt: skip
+    assert policy.session().act(PICTURE.sample()) in (0, 1)
+
+
 @pytest.mark.parametrize(
-    "kind",
+    ("changed", "error", "message"),
     [
-        SB3("dqn", "CnnPolicy"),
-        "stable_baselines3.common.policies.ActorCriticCnnPolicy",
+        ({"cnn_0_weight": np.zeros((32, 3, 5, 5), np.float32)}, UnsupportedError, "strides"),
+        ({"cnn_4_bias": None}, UnsupportedError, "strides"),
+        ({"cnn_6_weight": np.zeros((4, 4), np.float32)}, UnsupportedError, "strides"),
+        ({"cnn_2_weight": np.zeros((64, 31, 4, 4), np.float32)}, FileFormatError, "do not fit"),
+        ({"linear_0_weight": np.zeros((8, 63), np.float32)}, FileFormatError, "do not fit"),
+        ({"cnn_0_bias": np.full(32, np.nan, np.float32)}, FileFormatError, "NaN"),
     ],
 )
-def test_a_cnn_policy(tmp_path: Path, kind: str) -> None:
-    file = write_agent(tmp_path / "agent.zip", PPO, policy_class=kind)
-    with pytest.raises(UnsupportedError, match=r"convolutional \(CNN\) policy, which is not supp"):
+def test_a_cnn_that_does_not_fit(
+    tmp_path: Path, changed: dict[str, np.ndarray | None], error: type[Exception], message: str
+) -> None:
+    file = write_agent(tmp_path / "agent.zip", nature(**changed), observation=PICTURE)
+    with pytest.raises(error, match=message):
         load_policy(file)
+
+
+def test_a_cnn_without_pictures(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match="not one picture"):
+        load_policy(write_agent(tmp_path / "agent.zip", nature()))
+
+
+def test_a_small_picture(tmp_path: Path) -> None:
+    small = gym.spaces.Box(0, 255, (3, 20, 20), np.uint8)
+    with pytest.raises(FileFormatError, match="do not fit"):
+        load_policy(write_agent(tmp_path / "agent.zip", nature(), observation=small))
 
 
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("features_extractor.cnn.0.weight", (1, 1, 2, 2), "CNN"),
-        ("q_net.features_extractor.extractors.image.cnn.0.bias", (3,), "CNN"),
+        ("features_extractor.cnn.0.weight", (1, 1, 2, 2), "strides"),
+        ("q_net.features_extractor.cnn.0.weight", (1, 1, 2, 2), "outside its features"),
+        ("q_net.features_extractor.extractors.image.cnn.0.bias", (3,), "each entry"),
         ("lstm_actor.weight_ih_l0", (4, 4), "LSTM"),
         ("features_extractor.linear.weight", (4, 4), "features extractor of its own"),
         ("mlp_extractor.policy_net.1.weight", (8,), "normalisation"),
