@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt Makefile
 # The extras that some test needs; a test of another one adds it here.
-ALL := dev,train,box2d,mujoco,onnx,spikes,minatar,atari,video
+ALL := dev,train,box2d,mujoco,onnx,spikes,minatar,snntorch,atari,video
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

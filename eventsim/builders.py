@@ -158,8 +158,8 @@ def distance_dependent(
             f"is {reach}; give a distance > 0, in a box at most half its side", field="reach"
         )
     try:
-        tree = KDTree(b, boxsize=box)
-        KDTree(a, boxsize=box)
+        tree: Any = KDTree(b, boxsize=box)  # type: ignore[arg-type]
+        KDTree(a, boxsize=box)  # type: ignore[arg-type]
     except ValueError as error:
         raise InputError(f"lie outside the box ({error})", field="sources") from error
     random = np.random.default_rng(seed)
@@ -277,8 +277,8 @@ def balanced(
         plain = EIF(tau, 0.9 + above)
         neuron = EIF(tau, 0.9 + above, initial=plain.at_phase(phases))
     return Network(
-        [Population("neurons", neurons, neuron)],
-        [Projection("neurons", "neurons", rows)],
+        (Population("neurons", neurons, neuron),),
+        (Projection("neurons", "neurons", rows),),
         name=f"balanced-{model}",
     )
 
@@ -367,7 +367,7 @@ def excitatory_inhibitory(
                 autapses=source != target,
             )
             projections.append(Projection(source, target, rows, delay_seconds=delay))
-    return Network(populations, projections, name="excitatory-inhibitory")
+    return Network(tuple(populations), tuple(projections), name="excitatory-inhibitory")
 
 
 def _check(n_sources: int, n_targets: int, seed: int) -> None:

@@ -327,6 +327,8 @@ def choose(network: Network, wanted: str = AUTO) -> tuple[type[Engine], str]:
     UnsupportedError
         If the engine wanted cannot run the network.
     """
+    if any(p.neuron.scheduling == "every step" for p in network.populations):
+        return _clocked(network, wanted)
     if wanted not in (AUTO, *ENGINES):
         known = " or ".join(repr(name) for name in (AUTO, *ENGINES))
         raise UnknownNameError(f"engine {wanted!r} is not known; use {known}")
@@ -338,6 +340,23 @@ def choose(network: Network, wanted: str = AUTO) -> tuple[type[Engine], str]:
     if obstacle:
         return ReferenceEngine, f"it runs every network; 'levels' does not: {obstacle}"
     return LevelEngine, "it is the fastest that runs input and delta populations"
+
+
+def _clocked(network: Network, wanted: str) -> tuple[type[Engine], str]:
+    """Pick the engine of neurons that are updated at every step."""
+    from eventsim.clocked import ClockedEngine, clocked_obstacle
+
+    if wanted not in (AUTO, ClockedEngine.name):
+        raise UnsupportedError(
+            f"engine {wanted!r} does not run neurons that are updated at every step; use 'auto'"
+        )
+    obstacle = clocked_obstacle(network)
+    if obstacle:
+        raise UnsupportedError(
+            f"{obstacle}, which engine 'clocked' does not run beside clocked ones; use inputs and "
+            "clocked neurons only"
+        )
+    return ClockedEngine, "it runs neurons that are updated at every step"
 
 
 def rounded(network: Network) -> Network:

@@ -6,10 +6,10 @@ import importlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,10 @@ from eventsim.models.policy import Policy
 from eventsim.models.quantization import quantize, size_bytes
 from eventsim.models.tune import Choice, Promise, Trial, choose, describe_need, promise
 from eventsim.optimize_outcome import SCHEMA, Outcome, Point, mark_front
+from eventsim.optimize_search import Candidate, Search, SearchFactory
 from eventsim.optimize_state import Settings, State, seeds_of
 from eventsim.output import prepare_folder
+from eventsim.tables import plural
 
 #: Episodes of the teacher and of random actions by which it is seen what there is to lose.
 BASELINE_EPISODES, RANDOM_EPISODES = 40, 100
@@ -39,37 +41,21 @@ _HOPEFUL = 3.0
 _SAFE = 6
 #: Part of the budget that choosing and testing may take before it is called too small.
 _LARGEST_RESERVE = 0.7
+#: What is kept for choosing and testing, where the budget has it, in units of the bare need.
+_AMPLE = 1.6
 
 
-class Candidate(Protocol):
-    """What a search found, as much of it as is needed here.
+@dataclass(frozen=True)
+class Entry:
+    """A candidate, and its relative loss as the search measured it."""
 
-    Attributes
-    ----------
-    kind : str
-        Such as dense or events.
-    policy : Policy
-        With its thresholds.
-    shape : tuple of int
-        Neurons of each layer of the dense network that it was made from.
-    macs, acs : float
-        Synaptic operations per step, as the search counted them.
-    returns : float64 array
-        As the search measured them.
-    """
+    candidate: Candidate
+    loss: float
 
     @property
-    def kind(self) -> str: ...
-    @property
-    def policy(self) -> Policy: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def macs(self) -> float: ...
-    @property
-    def acs(self) -> float: ...
-    @property
-    def returns(self) -> NDArray[np.float64]: ...
+    def synops(self) -> float:
+        """Synaptic operations per step, as the search counted them."""
+        return self.candidate.macs + self.candidate.acs
 
 
 @dataclass(frozen=True)
@@ -88,54 +74,6 @@ class _Unchanged:
     @property
     def macs(self) -> float:
         return float(self.policy.dense_macs)
-
-
-class Search(Protocol):
-    """What finds candidates; its stages are kept on disk, and found there again."""
-
-    @property
-    def candidates(self) -> Sequence[Candidate]:
-        """Those found so far."""
-
-    def stages(self) -> Iterator[object]:
-        """Go on, a stage at a time."""
-
-    def loss(self, returns: NDArray[np.float64]) -> float:
-        """Relative loss of returns that the search measured."""
-
-    def smallest_dense(self) -> Candidate | None:
-        """Return the smallest dense student that holds the return."""
-
-
-class SearchFactory(Protocol):
-    """Makes a search."""
-
-    def __call__(
-        self,
-        teacher: Policy,
-        env_id: str,
-        env_kwargs: Mapping[str, Any],
-        *,
-        seed: int,
-        budget: float,
-        workdir: Path,
-        say: Callable[[str], None],
-        max_loss: float,
-    ) -> Search:
-        """Make one that may take `budget` seconds, over all runs in `workdir`."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A candidate, and its relative loss as the search measured it."""
-
-    candidate: Candidate
-    loss: float
-
-    @property
-    def synops(self) -> float:
-        """Synaptic operations per step, as the search counted them."""
-        return self.candidate.macs + self.candidate.acs
 
 
 def optimize(
@@ -278,8 +216,14 @@ class _Optimization:
             )
 
     def search_seconds(self) -> float:
-        """Seconds that the search may take, over all runs that continue each other."""
-        return max(self.settings.budget - self._reserve, 0.0)
+        """Seconds that the search may take, over all runs that continue each other.
+
+        Several candidates take more episodes to choose from than one, so more than the bare need
+        is kept, but not so much that the search starves.
+        """
+        budget = self.settings.budget
+        kept = max(self._reserve, min(_AMPLE * self._reserve, 0.5 * budget))
+        return budget - kept
 
     def finish(
         self,
@@ -292,12 +236,19 @@ class _Optimization:
         everything = [Entry(one, found.loss(one.returns)) for one in found.candidates]
         if not everything:
             self.say("the search found nothing in its part of the budget")
-        # The teacher itself, by events, is there in any case: the dearest, and it loses nothing.
-        everything.append(Entry(_Unchanged(self.arena.teacher), 0.0))
         _check_finite(everything)
         tried = shortlist(everything, self.settings.max_loss)
-        policies = [quantized(one.candidate.policy) for one in tried]
-        choice = self._choose(policies, tried)
+        # The teacher itself, by events: the dearest, and it loses nothing.
+        unchanged = Entry(_Unchanged(self.arena.teacher), 0.0)
+        choice = None
+        if tried:
+            policies = [quantized(one.candidate.policy) for one in tried]
+            choice = self._choose(policies, tried)
+        if choice is None or choice.trials[choice.index].verdict == "loses":
+            self.say("nothing cheaper is near the limit; the teacher itself is left")
+            everything.append(unchanged)
+            tried, policies = [unchanged], [quantized(self.arena.teacher)]
+            choice = self._choose(policies, tried)
         policy, candidate = policies[choice.index], tried[choice.index].candidate
         said = self._promise(policy, choice)
         played = self.seeds["test"][: said.episodes]
@@ -328,7 +279,7 @@ class _Optimization:
 
     def _choose(self, policies: list[Policy], tried: Sequence[Entry]) -> Choice:
         total = len(policies)
-        self.say(f"trying {total} candidates, from the cheapest on")
+        self.say(f"trying {plural(total, 'candidate')}, from the cheapest on")
 
         def look(k: int, trial: Trial) -> None:
             self.state.tick()

@@ -243,6 +243,8 @@ def _energy(network: Network, totals: Any, seconds: float, profile: Any) -> dict
 
 def _draw(result: Simulation) -> Any:
     """The figure of some neurons' spikes."""
+    from matplotlib.ticker import MaxNLocator
+
     from eventsim.analysis.raster import raster
 
     seconds = max(result.data["simulated_seconds"], 1e-12)
@@ -265,10 +267,12 @@ def _draw(result: Simulation) -> Any:
     ax = raster(
         events, shown, steps=_RASTER_BINS, title=title + ("" if cv is None else f", CV {cv:.2f}")
     )
-    ticks = np.linspace(0, _RASTER_BINS, 6)
-    ax.set_xticks(ticks - 0.5, [f"{t * width:.3g}" for t in ticks])
+    ticks = MaxNLocator(6).tick_values(0.0, seconds)
+    ticks = ticks[ticks < 0.97 * seconds]
+    ax.set_xticks(ticks / width - 0.5, [f"{t:.6g}" for t in ticks])
     ax.set_xlabel("time (s)", fontsize=9)
     for child in ax.child_axes:
+        beside: Any = child
         if child.get_label() == "rate":
-            child.set_title("bins with\na spike", fontsize=8, loc="left", pad=4)
+            beside.set_title("bins with\na spike", fontsize=8, loc="left", pad=4)
     return ax.figure

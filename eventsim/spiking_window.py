@@ -34,7 +34,8 @@ class WindowLIF(WindowEngine):
 
     name = "window-lif"
     _kernel: ClassVar[ModuleType] = lif
-    _at: ClassVar[dict[str, int]] = {"delay": 14, "rest": 16, "external": 18}
+    _toward: ClassVar[int] = -1
+    _at: ClassVar[dict[str, int]] = {"delay": 15, "rest": 17, "external": 19}
     _rings: ClassVar[dict[int, tuple[str, int, int]]] = {
         lif.DELAY_FULL: ("delay", lif.N_DELAY_HEAD, lif.N_DELAY),
         lif.REFRACTORY_FULL: ("rest", lif.N_REST_HEAD, lif.N_REST),
@@ -42,6 +43,7 @@ class WindowLIF(WindowEngine):
 
     @classmethod
     def supports(cls, network: Network) -> str | None:
+        """Return what keeps the engine from running the network, or None."""
         found = obstacle(network, LIF, ("tau", "refractory"))
         if found is not None:
             return found
@@ -54,10 +56,6 @@ class WindowLIF(WindowEngine):
         if float(common_value(neurons, "refractory") or 0.0) > longest:
             return f"it has a refractory time of more than {LONGEST:g} time constants"
         return None
-
-    @staticmethod
-    def _excites(weights: NDArray[Any], scale: float) -> bool:
-        return bool((weights * np.sign(scale)).min(initial=0.0) < 0.0)
 
     def _gather(self, name: str, source: float) -> Float:
         parts = [
@@ -76,7 +74,7 @@ class WindowLIF(WindowEngine):
         b = (drive - self._gather("initial", 0.0)) / above
         b[self._sources] = np.inf
         ratio = (drive - reset) / above
-        weights, scale, flags = self._synapses(-1.0 / above)
+        synapses, flags = self._synapses(-1.0 / above)
         own = ratio[~self._sources]
         same = bool((own == own[0]).all())
         mode = lif.NO_REST if rest == 0.0 else lif.KEEPS if keeps else lif.LOSES
@@ -105,8 +103,7 @@ class WindowLIF(WindowEngine):
             np.zeros(b.size if mode == lif.KEEPS else 1),
             self._pointers,
             self._targets,
-            weights,
-            scale,
+            *synapses,
             *(keys(), ids(), keys(), ids(), keys(), ids(), ids()),
             *(np.zeros(RING), np.zeros(RING, np.int32)),
             *(np.zeros(RING), np.zeros(RING, np.int32)),
@@ -123,10 +120,10 @@ class WindowLIF(WindowEngine):
         return [
             (0, self.plan.n_neurons),
             (2, until),
-            (7, found),
             (8, found),
-            (9, heaped),
+            (9, found),
             (10, heaped),
+            (11, heaped),
         ]
 
     def _seconds(self, key: float | None = None) -> float:
@@ -162,13 +159,15 @@ class WindowQIF(WindowEngine):
 
     name = "window-qif"
     _kernel: ClassVar[ModuleType] = qif
-    _at: ClassVar[dict[str, int]] = {"delay": 14, "external": 16}
+    _toward: ClassVar[int] = 1
+    _at: ClassVar[dict[str, int]] = {"delay": 15, "external": 17}
     _rings: ClassVar[dict[int, tuple[str, int, int]]] = {
         qif.DELAY_FULL: ("delay", qif.N_DELAY_HEAD, qif.N_DELAY)
     }
 
     @classmethod
     def supports(cls, network: Network) -> str | None:
+        """Return what keeps the engine from running the network, or None."""
         found = obstacle(network, QIF, ("tau", "drive"))
         if found is not None:
             return found
@@ -185,10 +184,6 @@ class WindowQIF(WindowEngine):
                 return "it has neurons with a refractory time"
         return None
 
-    @staticmethod
-    def _excites(weights: NDArray[Any], scale: float) -> bool:
-        return bool((weights * np.sign(scale)).max(initial=0.0) > 0.0)
-
     def _initial(self) -> list[NDArray[Any]]:
         plan, neurons = self.plan, neurons_of(self.plan.network)
         root = math.sqrt(float(common_value(neurons, "drive") or 0.0))
@@ -202,7 +197,7 @@ class WindowQIF(WindowEngine):
                 here = pairs[plan.start[k] : plan.start[k + 1]]
                 here[:, 0] = np.where(below, -1.0, v / length)
                 here[:, 1] = np.where(below, 0.0, 1.0 / length)
-        weights, scale, flags = self._synapses(np.full(plan.n_neurons, 1.0 / root))
+        synapses, flags = self._synapses(np.full(plan.n_neurons, 1.0 / root))
         numbers, reals = self._parameters(
             flags,
             {
@@ -217,8 +212,7 @@ class WindowQIF(WindowEngine):
             pairs.reshape(-1),
             self._pointers,
             self._targets,
-            weights,
-            scale,
+            *synapses,
             *(keys(), ids(), keys(), ids(), ids()),
             np.empty(2 * plan.n_neurons + 4),
             *(keys(), ids(), ids()),
@@ -233,7 +227,7 @@ class WindowQIF(WindowEngine):
     def _live(self) -> list[tuple[int, int]]:
         numbers = self._numbers
         found, heaped = int(numbers[qif.N_FOUND]) + 1, max(int(numbers[qif.N_HEAP]), 1)
-        window = [(5, found), (6, found), (7, heaped), (8, heaped), (9, found), (10, 2 * found)]
+        window = [(6, found), (7, found), (8, heaped), (9, heaped), (10, found), (11, 2 * found)]
         return [(0, 2 * self.plan.n_neurons), *window]
 
     def _seconds(self, key: float | None = None) -> float:

@@ -72,6 +72,7 @@ class WindowEngine(SpikingEngine):
     """What the two have in common: buffers, rings, sources and counters."""
 
     _kernel: ClassVar[ModuleType]
+    _toward: ClassVar[int]  # sign of the kicks that bring a neuron closer to its threshold
     _at: ClassVar[dict[str, int]]  # place of an array among the kernel's arguments
     _rings: ClassVar[dict[int, tuple[str, int, int]]]  # status: array, number of head and count
 
@@ -107,8 +108,8 @@ class WindowEngine(SpikingEngine):
     def _live(self) -> list[tuple[int, int]]:
         """Places among the arguments, and how much of each array is the state, rings apart."""
 
-    def _synapses(self, per_kick: Float) -> tuple[NDArray[Any], Float, dict[str, int]]:
-        """Weights, scales and flags, for kicks of ``weight * per_kick[target]``."""
+    def _synapses(self, per_kick: Float) -> tuple[list[NDArray[Any]], dict[str, int]]:
+        """Weights, scales, excitation and flags, for kicks of ``weight * per_kick[target]``."""
         plan = self.plan
         neurons = per_kick[~self._sources]
         weights: NDArray[Any] = plan.weights
@@ -124,15 +125,28 @@ class WindowEngine(SpikingEngine):
             same = used.size == 0 or bool((used == used[0]).all())
             scale = used[:1] if same and used.size else rows if rows.size else np.zeros(1)
         weighted = weights.size > 0
+        excites = np.zeros(1, np.uint8)
+        if weighted:
+            excites = self._exciting_rows(weights, (scale[0] > 0.0) == (self._toward > 0))
         flags = {
             "N_DEGREE": self._degree,
             "N_WEIGHTED": int(weighted),
             "N_ROW_SCALES": int(scale.size > 1),
-            # Folded weights of LIF neurons have the other sign; one look at both is enough.
-            "N_SIGNED": int(weighted and self._excites(weights, float(scale[0]))),
+            "N_SIGNED": int(excites.any()),
             "N_TARGET": self._window_size(),
         }
-        return (weights if weighted else np.zeros(1, np.float32)), scale, flags
+        return [weights if weighted else np.zeros(1, np.float32), scale, excites], flags
+
+    def _exciting_rows(self, weights: NDArray[Any], positive: bool) -> NDArray[np.uint8]:
+        """Which rows have a weight that is positive, or else one that is negative."""
+        pointers = self.plan.pointers
+        filled = np.flatnonzero(np.diff(pointers) > 0)
+        excites = np.zeros(pointers.size - 1, np.uint8)
+        if positive:
+            excites[filled] = np.maximum.reduceat(weights, pointers[filled]) > 0.0
+        else:
+            excites[filled] = np.minimum.reduceat(weights, pointers[filled]) < 0.0
+        return excites
 
     def _window_size(self) -> int:
         """Candidates that a window should hold.
@@ -144,11 +158,6 @@ class WindowEngine(SpikingEngine):
         n = self.plan.n_neurons
         per_neuron = max(self.plan.targets.size / max(n, 1), 1.0)
         return max(int(min(2.0 * math.sqrt(n), 2.0 * n / per_neuron)), _FEWEST)
-
-    @staticmethod
-    @abstractmethod
-    def _excites(weights: NDArray[Any], scale: float) -> bool:
-        """Whether some kick brings a neuron closer to its threshold."""
 
     # The contract.
 

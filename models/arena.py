@@ -336,16 +336,21 @@ class Arena:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise OutputError(
-                f"cannot be written ({error.strerror}); choose another workdir",
-                where=str(self._log),
-            ) from error
+            raise self._cannot_write(error) from error
+
+    def _cannot_write(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"cannot be written ({error.strerror}); choose another workdir", where=str(self._log)
+        )
 
     def _read(self, log: Path) -> None:
         """Take over what an earlier run played; a last line that was cut is dropped."""
         if not log.exists():
             return
-        content = log.read_bytes()
+        try:
+            content = log.read_bytes()
+        except OSError as error:
+            raise self._cannot_write(error) from error
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             os.truncate(log, len(whole))

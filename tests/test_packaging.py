@@ -127,7 +127,12 @@ def test_setup_cfg_is_the_only_metadata(config: configparser.ConfigParser) -> No
 
 def test_extras(config: configparser.ConfigParser) -> None:
     promised = {"train", "onnx", "nir", "spikes", "cluster", "atari", "box2d", "mujoco", "dev"}
-    assert set(config["options.extras_require"]) == promised | {"test", "minatar", "video"}
+    assert set(config["options.extras_require"]) == promised | {
+        "test",
+        "minatar",
+        "snntorch",
+        "video",
+    }
 
 
 def test_constraints_pin_what_setup_cfg_allows(config: configparser.ConfigParser) -> None:

@@ -185,6 +185,7 @@ def run(
     targets: Any,
     weights: Any,
     scale: Any,
+    excites: Any,
     keys: Any,
     ids: Any,
     heap_keys: Any,
@@ -220,6 +221,8 @@ def run(
     weights : float32 or float64 array of shape (synapses,) or (1,)
     scale : float64 array of shape (rows,) or (1,)
         A kick is ``B += scale E`` or ``B += weight scale E``.
+    excites : uint8 array of shape (rows,) or (1,)
+        With weights: 0 for rows without excitation. The one is for all.
     keys, ids, heap_keys, heap_ids, scratch_keys, scratch_ids : arrays of shape (neurons + 2,)
         The window, and room to sort; keys are float64, ids int32.
     counts : int32 array of shape (neurons + 2,)
@@ -248,6 +251,7 @@ def run(
     room = heap_keys.shape[0] - 1
     burst = numbers[N_BURST]
     all_ratio, all_scale = ratio[0], scale[0]
+    told = excites.shape[0] > 1
 
     now, limit = reals[R_NOW], reals[R_LIMIT]
     place, found, heaped = numbers[N_PLACE], numbers[N_FOUND], numbers[N_HEAP]
@@ -480,7 +484,7 @@ def run(
         if not weighted and kick >= 0.0:
             for e in range(count):
                 b[Unsigned(targets[s + Unsigned(e)])] += kick
-        elif weighted and not signed:
+        elif weighted and (not signed or (told and excites[row] == 0)):
             for e in range(count):
                 # The order of these products is that of the reference engine, to the bit.
                 b[Unsigned(targets[s + Unsigned(e)])] += (weights[s + Unsigned(e)] * factor) * now

@@ -76,6 +76,8 @@ _LARGE = 2.0**200
 _SMALL = 2.0**-200
 #: No window is narrower, in radians.
 NARROWEST = 1e-9
+#: Numbers of all pairs that are too many for the cache of a core.
+DISTANT = 1 << 17
 #: A crossing that lies as far back is one that has been; the next is half a turn further on.
 BEHIND = 0.5
 
@@ -143,6 +145,7 @@ def run(
     targets: Any,
     weights: Any,
     scale: Any,
+    excites: Any,
     keys: Any,
     slots: Any,
     heap_keys: Any,
@@ -170,7 +173,7 @@ def run(
     ----------
     pairs : float64 array of shape (2 * neurons,)
         P and Q of each neuron, side by side.
-    pointers, targets, weights, scale
+    pointers, targets, weights, scale, excites
         As in `window_lif.run`; a kick is ``c = scale`` or ``c = weight scale``.
     keys, slots, heap_keys, heap_ids, scratch_keys, scratch_slots : arrays of shape (neurons + 2,)
         The window, and room to sort; keys are float64, the others int32.
@@ -196,6 +199,9 @@ def run(
     delay_mask = delay_key.shape[0] - 1
     room = heap_keys.shape[0] - 1
     all_scale = scale[0]
+    told = excites.shape[0] > 1
+    # Beyond the cache of a core, pairs of the next row are asked for while this one is kicked.
+    distant = degree >= 0 and pairs.shape[0] > DISTANT
     one = Unsigned(1)
 
     now, limit = reals[R_NOW], reals[R_LIMIT]
@@ -374,14 +380,23 @@ def run(
         kick = scale[row] if row_scales else all_scale
         s = Unsigned(start)
         x, y = kick * cosine, kick * sine
-        if not weighted and kick <= 0.0:
+        if not weighted and kick <= 0.0 and distant and place < found:
+            ahead = Unsigned(member[slots[place]] * degree)
+            for e in range(count):
+                prefetch(pairs, Unsigned(targets[ahead + Unsigned(e)]) << one)
+                k = Unsigned(targets[s + Unsigned(e)]) << one
+                p, q = pairs[k], pairs[k + one]
+                turned = q * cosine - p * sine
+                pairs[k] = p + x * turned
+                pairs[k + one] = q + y * turned
+        elif not weighted and kick <= 0.0:
             for e in range(count):
                 k = Unsigned(targets[s + Unsigned(e)]) << one
                 p, q = pairs[k], pairs[k + one]
                 turned = q * cosine - p * sine
                 pairs[k] = p + x * turned
                 pairs[k + one] = q + y * turned
-        elif weighted and not signed:
+        elif weighted and (not signed or (told and excites[row] == 0)):
             for e in range(count):
                 k = Unsigned(targets[s + Unsigned(e)]) << one
                 w = weights[s + Unsigned(e)]

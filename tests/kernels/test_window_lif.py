@@ -149,7 +149,7 @@ def test_a_full_ring_loses_nothing(changes: dict[str, float], status: int) -> No
         **changes,
     )
     arrays = list(network.arrays())
-    place = 14 if status == lif.DELAY_FULL else 16
+    place = 15 if status == lif.DELAY_FULL else 17
     arrays[place : place + 2] = [np.zeros(2), np.zeros(2, np.int32)]
     times, ids = np.empty(30), np.empty(30, np.int32)
     count, grown = 0, False
@@ -160,11 +160,11 @@ def test_a_full_ring_loses_nothing(changes: dict[str, float], status: int) -> No
             assert not grown
             grown = True
             old_keys, old_ids = arrays[place : place + 2]
-            head = int(arrays[-2][lif.N_DELAY_HEAD if place == 14 else lif.N_REST_HEAD])
+            head = int(arrays[-2][lif.N_DELAY_HEAD if place == 15 else lif.N_REST_HEAD])
             keys, members = np.zeros(64), np.zeros(64, np.int32)
             keys[:2], members[:2] = np.roll(old_keys, -head), np.roll(old_ids, -head)
             arrays[place : place + 2] = [keys, members]
-            arrays[-2][lif.N_DELAY_HEAD if place == 14 else lif.N_REST_HEAD] = 0
+            arrays[-2][lif.N_DELAY_HEAD if place == 15 else lif.N_REST_HEAD] = 0
     assert grown
     assert ids.tolist() == [i for _, i in network.run(30)[0]]
 

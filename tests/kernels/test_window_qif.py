@@ -121,13 +121,13 @@ def test_a_full_ring_of_delayed_spikes_loses_nothing() -> None:
     network, _ = _inhibitory(10, 3, 0.5)
     network.delay = 2.0
     arrays = list(network.arrays())
-    arrays[14:16] = [np.zeros(2), np.zeros(2, np.int32)]
+    arrays[15:17] = [np.zeros(2), np.zeros(2, np.int32)]
     times, ids = np.empty(30), np.empty(30, np.int32)
     assert qif.run(*arrays, times, ids) == qif.DELAY_FULL
     count, head = int(arrays[-2][qif.N_SPIKES]), int(arrays[-2][qif.N_DELAY_HEAD])
     keys, rows = np.zeros(64), np.zeros(64, np.int32)
-    keys[:2], rows[:2] = np.roll(arrays[14], -head), np.roll(arrays[15], -head)
-    arrays[14:16] = [keys, rows]
+    keys[:2], rows[:2] = np.roll(arrays[15], -head), np.roll(arrays[16], -head)
+    arrays[15:17] = [keys, rows]
     arrays[-2][qif.N_DELAY_HEAD] = 0
     assert qif.run(*arrays, times[count:], ids[count:]) == qif.FULL
     assert ids.tolist() == network.run(30)[1].tolist()

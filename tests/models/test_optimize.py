@@ -25,6 +25,7 @@ SMALL = Settings(
     wider=(0,),
     rounds=2,
     slack=0.5,
+    refine_checks=6,
 )
 
 pytestmark = pytest.mark.slow
@@ -41,6 +42,7 @@ def test_it_goes_on_where_it_was_stopped_with_the_same_result(tmp_path: Path) ->
     names = list(whole.stages())
     assert names[0] == "teacher"
     assert any(name.startswith("events") for name in names)
+    assert any(name.startswith("refined") for name in names)
     stopped = search(tmp_path / "stopped")
     for _, _ in zip(range(3), stopped.stages(), strict=False):
         pass
@@ -61,6 +63,8 @@ def test_it_goes_on_where_it_was_stopped_with_the_same_result(tmp_path: Path) ->
     assert small.macs < cartpole_policy().dense_macs * 2
     events = [c for c in whole.candidates if c.kind == "events"]
     assert min(c.macs for c in events) < small.macs
+    refined = [c for c in events if c.name.startswith("refined")]
+    assert min(c.macs for c in refined) < max(c.macs for c in events if c not in refined)
     assert events[0].policy.dense_macs == cartpole_policy().dense_macs
 
 

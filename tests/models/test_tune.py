@@ -48,6 +48,16 @@ def test_without_a_candidate_that_holds_the_best_is_taken() -> None:
     assert choice.plan is None
 
 
+def test_a_candidate_at_the_limit_does_not_take_the_time_of_all() -> None:
+    choice = choose(2, player(0.0195, 0.0, sd=0.1), SEEDS, SCALE, 0.02)
+    assert [t.verdict for t in choice.trials] == ["undecided", "holds"]
+    assert choice.trials[0].episodes < 500
+    # Where none is shown to hold, one that may is taken before one that does not.
+    choice = choose(2, player(0.015, 0.3, sd=0.1), SEEDS, SCALE, 0.02, patience=100)
+    assert [t.verdict for t in choice.trials] == ["undecided", "loses"]
+    assert choice.index == 0
+
+
 def test_each_trial_is_held_to_a_share_of_the_error() -> None:
     alone = choose(1, player(0.0), SEEDS, SCALE, 0.02).trials[0]
     of_many = choose(16, player(*[0.0] * 16), SEEDS, SCALE, 0.02).trials[0]

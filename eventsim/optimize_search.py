@@ -1,0 +1,78 @@
+"""What an optimisation asks of the search that finds its candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eventsim.models.policy import Policy
+
+
+class Candidate(Protocol):
+    """What a search found, as much of it as is needed here.
+
+    Attributes
+    ----------
+    kind : str
+        Such as dense or events.
+    policy : Policy
+        With its thresholds.
+    shape : tuple of int
+        Neurons of each layer of the dense network that it was made from.
+    macs, acs : float
+        Synaptic operations per step, as the search counted them.
+    returns : float64 array
+        As the search measured them.
+    """
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def policy(self) -> Policy: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def macs(self) -> float: ...
+    @property
+    def acs(self) -> float: ...
+    @property
+    def returns(self) -> NDArray[np.float64]: ...
+
+
+class Search(Protocol):
+    """What finds candidates; its stages are kept on disk, and found there again."""
+
+    @property
+    def candidates(self) -> Sequence[Candidate]:
+        """Those found so far."""
+
+    def stages(self) -> Iterator[object]:
+        """Go on, a stage at a time."""
+
+    def loss(self, returns: NDArray[np.float64]) -> float:
+        """Relative loss of returns that the search measured."""
+
+    def smallest_dense(self) -> Candidate | None:
+        """Return the smallest dense student that holds the return."""
+
+
+class SearchFactory(Protocol):
+    """Makes a search."""
+
+    def __call__(
+        self,
+        teacher: Policy,
+        env_id: str,
+        env_kwargs: Mapping[str, Any],
+        *,
+        seed: int,
+        budget: float,
+        workdir: Path,
+        say: Callable[[str], None],
+        max_loss: float,
+    ) -> Search:
+        """Make one that may take `budget` seconds, over all runs in `workdir`."""

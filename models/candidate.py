@@ -1,0 +1,124 @@
+"""What a search for cheap policies proposes, and how hard it tries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eventsim.models.policy import Policy
+
+Float: TypeAlias = NDArray[np.float64]
+Kind: TypeAlias = Literal["dense", "pruned", "events"]
+
+#: First environment seeds of what is done; each has room for 100,000.
+SEEDS = {"record": 1_000_000, "validation": 2_000_000, "selection": 3_000_000, "test": 4_000_000}
+
+#: Hidden layers of the dense students that are tried, cheapest first.
+SHAPES: tuple[tuple[int, ...], ...] = (
+    (),
+    (4,),
+    (8,),
+    (16,),
+    (32,),
+    (16, 16),
+    (64,),
+    (32, 32),
+    (64, 64),
+    (128, 128),
+    (256, 256),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A policy that the search proposes.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"dense", "pruned", "events"}
+    policy : Policy
+    macs : float
+        Multiplications a step on the validation episodes, cold starts counted; of a dense
+        candidate those of its layers.
+    acs : float
+    returns : float64 array
+        On the validation seeds, from the first one on.
+    shape : tuple of int
+        Sizes of the layers, inputs and outputs included.
+    start : str
+        Name of the student that it came from.
+    """
+
+    name: str
+    kind: Kind
+    policy: Policy
+    macs: float
+    acs: float
+    returns: Float
+    shape: tuple[int, ...]
+    start: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How hard the search tries; the defaults serve every task.
+
+    Parameters
+    ----------
+    recorded_steps : int
+        Of the teacher, at least one episode.
+    visits, visited_steps : int
+        Times that a dense student plays for itself and learns on, and the steps that it plays.
+    kept_steps : int
+        Steps that a training looks at, the latest.
+    dense_iterations, event_iterations : int
+        Of one training.
+    starts : int
+        Random starts of a dense student.
+    screened : int
+        Validation episodes of a candidate; those that hold get four times as many.
+    wider : tuple of int
+        Event-driven ladders begin so many shapes above the smallest dense one.
+    rounds : int
+        Of a ladder at most.
+    cut_share : float
+        Of the surviving synapses, cut a round.
+    cost, cost_growth : float
+        Weight of the cost in the loss in the first round, and its growth a round.
+    first_threshold : float
+        In spreads of each neuron, before thresholds are learned.
+    slack : float
+        A student holds if its mean loss on the validation seeds is at most so much.
+    patience : int
+        Rounds in a row that a ladder may fail before it ends.
+    refine_checks : int
+        Times that a refinement may look in the environment; 0 for none.
+    refine_slack : float
+        Part of `slack` that a refinement may use: it is the best of many tries on few seeds.
+    refine_kept : int
+        Candidates that a refinement proposes at most, its last among them.
+    """
+
+    recorded_steps: int = 15_000
+    visits: int = 3
+    visited_steps: int = 5_000
+    kept_steps: int = 60_000
+    dense_iterations: int = 2_000
+    event_iterations: int = 400
+    starts: int = 3
+    screened: int = 20
+    wider: tuple[int, ...] = (0, 1, 2)
+    rounds: int = 24
+    cut_share: float = 0.15
+    cost: float = 0.003
+    cost_growth: float = 1.25
+    first_threshold: float = 0.1
+    slack: float = 0.01
+    patience: int = 3
+    refine_checks: int = 120
+    refine_slack: float = 0.5
+    refine_kept: int = 6
