@@ -30,17 +30,28 @@ class Candidate(Protocol):
     """
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """Such as dense or events."""
+
     @property
-    def policy(self) -> Policy: ...
+    def policy(self) -> Policy:
+        """With its thresholds."""
+
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Neurons of each layer of the dense network that it was made from."""
+
     @property
-    def macs(self) -> float: ...
+    def macs(self) -> float:
+        """MACs per step, as the search counted them."""
+
     @property
-    def acs(self) -> float: ...
+    def acs(self) -> float:
+        """ACs per step, as the search counted them."""
+
     @property
-    def returns(self) -> NDArray[np.float64]: ...
+    def returns(self) -> NDArray[np.float64]:
+        """As the search measured them."""
 
 
 class Search(Protocol):
