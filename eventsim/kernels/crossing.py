@@ -137,11 +137,19 @@ def _after(tau: float, now: float, delay: float) -> float:
 
 @kernel
 def to_clock(tau: float, folds: int, seconds: float) -> float:
-    """What the clock shows at a time in seconds; inf if E would be beyond float64."""
+    """What the clock shows at a time in seconds; inf if E would be beyond float64.
+
+    The same bits, but for the power of two, after any number of folds: an input from outside must
+    not arrive a rounding earlier or later in another engine, where a network may amplify it.
+    """
     if tau == 0.0:
         return seconds
-    x = seconds / tau - folds * (EXPONENT * _LN2)
-    return math.exp(x) if x < 709.0 else math.inf
+    powers = seconds / (tau * _LN2)
+    if not powers < math.inf:
+        return math.inf
+    whole = math.floor(powers)
+    power = int(whole) - folds * EXPONENT
+    return math.ldexp(math.exp((powers - whole) * _LN2), power) if power < 1023 else math.inf
 
 
 @kernel
