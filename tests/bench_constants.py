@@ -29,7 +29,7 @@ _COUNTING = {
         "        for k in range(n_counts):\n            state[Unsigned(totals) + Unsigned(k)] += "
         "state[Unsigned(count) + Unsigned(k)]\n",
         "        state[row + EVENTS] = n_events\n",
-        "    state[row + column] += synapses\n",
+        "    state[row + plan[q + Q_COLUMN]] += synapses\n",
         "    state[row + EXECUTED] += executed\n",
         "    state[row + EVALUATIONS] = n_changed\n",
     ),

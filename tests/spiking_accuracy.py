@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from eventsim.builders import balanced
 from eventsim.network import Network, Population, Projection
 from eventsim.spiking_compile import compile_spiking
 from eventsim.spiking_engines import CrossingEngine
-from eventsim.spiking_neurons import EIF, SpikeInput, SpikingNeuron, Tabulated
+from eventsim.spiking_neurons import EIF, LIF, SpikeInput, SpikingNeuron, Tabulated
 from tests.machine import describe
 
 
@@ -95,13 +96,26 @@ def cost(model: Any, neurons: int, indegree: int, spikes: int) -> float:
     """Nanoseconds a synaptic event in a balanced network, the reference engine."""
     import time
 
-    engine = CrossingEngine(compile_spiking(balanced(neurons, indegree, model)))
+    network = balanced(neurons, indegree, "lif" if model == "tabulated lif" else model)
+    if model == "tabulated lif":
+        network = _tabulated(network)
+    engine = CrossingEngine(compile_spiking(network))
     engine.run(math.inf, spikes // 10)
     before, began = int(engine.totals[0, 3]), time.perf_counter()
     done = 0
     while done < spikes:
         done += engine.run(math.inf, spikes - done)[0].size
     return 1e9 * (time.perf_counter() - began) / (int(engine.totals[0, 3]) - before)
+
+
+def _tabulated(network: Network) -> Network:
+    """The network with its leaky neurons given by a table of their equation."""
+    (population,) = network.populations
+    leaky = population.neuron
+    assert isinstance(leaky, LIF)
+    drive, tau = float(np.max(leaky.drive)), float(np.max(leaky.tau))
+    table = Tabulated(lambda v: (drive - v) / tau, 1.0, 0.0, -20.0, initial=leaky.initial)
+    return replace(network, populations=(replace(population, neuron=table),))
 
 
 def main() -> None:
@@ -122,7 +136,7 @@ def main() -> None:
             "period_seconds": table.period,
             "pieces": [len(table.time.coefficients), len(table.voltage.coefficients)],
         }
-    for name in ("eif", "lif", "qif"):
+    for name in ("eif", "tabulated lif", "lif", "qif"):
         report["ns_per_synaptic_event"][name] = {
             str(n): cost(name, n, 100, 20_000) for n in (1_000, 10_000)
         }

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import eventsim.kernels
 from eventsim import bench, bench_scale
 from eventsim.network import Network
 from eventsim.onnx_bytes import OPERATORS, onnx_model
+from tests import bench_constants
 
 
 @pytest.fixture
@@ -106,3 +108,10 @@ def test_the_onnx_model_is_the_network(activation: str) -> None:
     np.testing.assert_allclose(
         session.run(None, {"x": x})[0][0], DenseForward(network).step(x[0]), atol=1e-4
     )
+
+
+def test_the_lines_that_count_are_where_the_measurement_takes_them_out() -> None:
+    folder = Path(eventsim.kernels.__path__[0])
+    for name, lines in bench_constants._COUNTING.items():
+        text = (folder / name).read_text(encoding="utf-8")
+        assert [text.count(line) for line in lines] == [1] * len(lines), name
