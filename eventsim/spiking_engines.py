@@ -65,9 +65,8 @@ class CrossingEngine(SpikingEngine):
         ).astype(np.int64)
         self._bundle_delay, self._delays = plan.bundle_delay, plan.delays
         if self._tau:
-            with np.errstate(over="ignore"):
-                self._bundle_delay = np.exp(plan.bundle_delay / self._tau)
-                self._delays = np.exp(plan.delays / self._tau)
+            self._bundle_delay = _exp(plan.bundle_delay / self._tau)
+            self._delays = _exp(plan.delays / self._tau)
         self._keys, self._heap = np.zeros(n), np.zeros(n, np.int64)
         self._place = np.zeros(n, np.int64)
         self._spike_time, self._spike_id = np.zeros(_CHUNK), np.zeros(_CHUNK, np.int64)
@@ -103,7 +102,7 @@ class CrossingEngine(SpikingEngine):
                 cell[:, cells.P1] = np.where(above, (drive - reset) / room, reset - drive)
                 cell[:, cells.P2], cell[:, cells.P3] = drive, threshold
                 cell[:, cells.X] = np.where(above, (drive - initial) / room, initial - drive)
-                cell[:, cells.REST] = np.exp(cell[:, cells.REST] / self._tau)
+                cell[:, cells.REST] = _exp(cell[:, cells.REST] / self._tau)
                 return
             code[:] = cells.LIF
             columns: tuple[Any, ...] = (tau, drive, threshold, reset)
@@ -346,6 +345,17 @@ def common_tau(network: Network) -> float:
 def _form(plan: SpikingPlan) -> Int:
     """Sizes and wiring, to know the states of one network from those of another."""
     return np.array([*plan.start, *plan.bundle_row, plan.targets.size], np.int64)
+
+
+def _exp(values: Float) -> Float:
+    """exp, the system's own.
+
+    NumPy's may differ in its last bit, by processor; engines must agree on when a spike arrives.
+    """
+    different, places = np.unique(values, return_inverse=True)
+    # A NaN stands for delays of the synapses' own.
+    found = [math.exp(x) if x < 709.0 else x * math.inf for x in different.tolist()]
+    return np.asarray(np.array(found, np.float64)[places].reshape(np.shape(values)))
 
 
 def _flatten(tables: list[ResponseTable]) -> tuple[Int, Float, Float, Float, Float]:

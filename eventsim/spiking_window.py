@@ -135,8 +135,17 @@ class WindowLIF(WindowEngine):
 
     def _keys(self) -> Float:
         b, until = self._arguments[0], self._arguments[2]
-        first = np.maximum(b, until) if until.size == b.size else b
-        return np.array([self._seconds(float(first.min(initial=math.inf)))])
+        keys = np.maximum(b, until) if until.size == b.size else b
+        first = float(keys.min(initial=math.inf))
+        resting = int(self._numbers[lif.N_REST])
+        if resting:
+            # B is infinite meanwhile; at the end it will be the ratio times the end.
+            ends, ids = self._arguments[self._at["rest"]], self._arguments[self._at["rest"] + 1]
+            places = (np.arange(resting) + self._numbers[lif.N_REST_HEAD]) % ends.size
+            ratio = self._arguments[1]
+            own = ratio[ids[places]] if ratio.size > 1 else ratio
+            first = min(first, float((own * ends[places]).min()))
+        return np.array([self._seconds(first)])
 
     def voltages(self) -> Float:
         b, until = self._arguments[0], self._arguments[2]

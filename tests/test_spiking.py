@@ -517,3 +517,34 @@ def test_energy_and_rasters_take_a_spiking_run(net: Network) -> None:
     recorder = EventRecorder()
     Simulator(net, [recorder]).run(until=0.02)
     raster(recorder.to_arrays(), net, steps=20)
+
+
+def test_what_exceeds_the_threshold_is_lost_and_inhibition_can_still_come_first() -> None:
+    """Neuron 3 is kicked far above threshold by 1, then inhibited by 2, before its turn comes."""
+    sources = Population("in", 1, SpikeInput([0.001], [0]))
+    first = Population("first", 2, LIF(0.01, 1.2, 1.0, 0.0))
+    last = Population("last", 1, LIF(0.01, 1.2, 1.0, 0.0))
+    network = Network(
+        (sources, first, last),
+        (
+            Projection("in", "first", np.array([[2.0], [2.0]])),
+            Projection("first", "last", np.array([[3.0, -0.3]])),
+        ),
+    )
+    times, ids = CrossingEngine(compile_spiking(network)).run(0.0011, 10)
+    assert ids.tolist() == [1, 2]
+    np.testing.assert_allclose(times, 0.001)
+
+
+def test_a_neuron_that_has_just_spiked_does_not_go_beyond_its_threshold_either() -> None:
+    sources = Population("in", 1, SpikeInput([0.001], [0]))
+    cells = Population("cells", 3, LIF(0.01, 1.2, 1.0, 0.0))
+    weights = np.zeros((3, 3))
+    weights[0, 1], weights[0, 2] = 3.0, -0.3  # 0 spikes first, is then excited, then inhibited
+    network = Network(
+        (sources, cells),
+        (Projection("in", "cells", np.full((3, 1), 2.0)), Projection("cells", "cells", weights)),
+    )
+    _, ids = CrossingEngine(compile_spiking(network)).run(0.0011, 10)
+    # After the spike of 1 neuron 0 is due again, as the lowest id at once.
+    assert ids.tolist() == [1, 2, 1, 3]

@@ -18,7 +18,7 @@ from eventsim.kernels.status import ACS, EVENTS
 from eventsim.network import Network, Population, Projection
 from eventsim.spiking_compile import SpikingEngine, SpikingPlan, Status, compile_spiking
 from eventsim.spiking_engines import CrossingEngine
-from eventsim.spiking_neurons import EIF, LIF, QIF, PoissonInput, SpikeInput
+from eventsim.spiking_neurons import EIF, LIF, QIF, PoissonInput, SpikeInput, SpikeSource
 from eventsim.spiking_window import WindowLIF, WindowQIF
 
 TAU = 0.02
@@ -150,6 +150,10 @@ def test_lif_networks_spike_as_by_a_scan(network: Network, pieces: list[int]) ->
 
 @given(lif_networks(), st.floats(0.0, 0.2))
 def test_lif_networks_spike_as_in_the_reference_engine(network: Network, until: float) -> None:
+    if any(isinstance(p.neuron, SpikeSource) for p in network.populations):
+        # The arrival of a delayed input is rounded in seconds here and in E there; a network with
+        # excitation amplifies that, and 60 ms keep it below the tolerance.
+        until = min(until, 0.06)
     plan = compile_spiking(network)
     fast, slow = WindowLIF(plan), CrossingEngine(plan)
     try:
@@ -168,6 +172,19 @@ def test_lif_networks_spike_as_in_the_reference_engine(network: Network, until: 
     assert fast.peek() == pytest.approx(slow.peek(), abs=1e-12)
     assert fast.now == pytest.approx(slow.now, abs=1e-12)
     np.testing.assert_allclose(fast.voltages(), slow.voltages(), rtol=0, atol=1e-9)
+
+
+def test_the_next_spike_is_known_while_all_neurons_rest() -> None:
+    network = Network(
+        (Population("n", 2, LIF(0.01, 1.2, 1.0, 0.0, 0.004, "lost", [0.5, 0.6])),),
+        (Projection("n", "n", np.array([[0.0, -0.1], [0.0, 0.0]]), delay_seconds=0.001),),
+    )
+    plan = compile_spiking(network)
+    fast, slow = WindowLIF(plan), CrossingEngine(plan)
+    for until in np.arange(0.0, 0.06, 0.0005):
+        fast.run(float(until), 100)
+        slow.run(float(until), 100)
+        assert fast.peek() == pytest.approx(slow.peek(), abs=1e-12)
 
 
 @pytest.mark.slow

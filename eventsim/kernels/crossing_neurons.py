@@ -145,11 +145,12 @@ def kick(
         return key
     if code == LIF_ABOVE:
         cell[i, X] += (weight * cell[i, P0]) * now
-        at = max(cell[i, X], cell[i, UNTIL])
-        if at < now:
-            cell[i, X] = now
-            at = now
-        return float(at)
+        # At its threshold it stays, unless what it got in refractoriness is kept until the end.
+        # Without a refractory time that end is the spike itself, which may be at this instant.
+        if keeps and cell[i, REST] > 1.0 and now <= cell[i, UNTIL]:
+            return float(max(cell[i, X], cell[i, UNTIL]))
+        cell[i, X] = max(cell[i, X], now)
+        return float(cell[i, X])
     if code == LIF_BELOW:
         cell[i, X] += weight * now
         return float(due(code, cell, i, now))

@@ -453,7 +453,8 @@ def run(
                     gate = min(due, limit)
                 value = math.inf
             else:
-                value *= rest
+                # This order of products is the reference engine's, to the bit.
+                value = (ratio[i] if ratios else all_ratio) * (key * rest)
                 b[i] = value
                 until[i] = key * rest
             if value < limit:
@@ -463,6 +464,8 @@ def run(
                     rescan = True
             row = i
             if delayed:
+                if degree == 0 or (degree < 0 and pointers[row + 1] == pointers[row]):
+                    continue  # nobody will hear it
                 delay_key[(delay_head + delays) & delay_mask] = key * delay
                 delay_row[(delay_head + delays) & delay_mask] = i
                 delays += 1

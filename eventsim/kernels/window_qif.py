@@ -364,6 +364,8 @@ def run(
             pairs[k + one] = -q
             row = i
             if delayed:
+                if degree == 0 or (degree < 0 and pointers[row + 1] == pointers[row]):
+                    continue  # nobody will hear it
                 delay_key[(delay_head + delays) & delay_mask] = key + delay
                 delay_row[(delay_head + delays) & delay_mask] = i
                 delays += 1

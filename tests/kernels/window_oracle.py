@@ -122,7 +122,7 @@ class Lif:
                 b[i] = math.inf
                 asleep.append((now * self.rest, i))
             elif keeps:
-                b[i] *= self.rest
+                b[i] = self.ratio[i] * (now * self.rest)
                 until[i] = now * self.rest
             if self.delay:
                 on_way.append((now * self.delay, i))
