@@ -148,7 +148,7 @@ def to_clock(tau: float, folds: int, seconds: float) -> float:
     if not powers < math.inf:
         return math.inf
     whole = math.floor(powers)
-    power = int(whole) - folds * EXPONENT
+    power = int(whole - folds * EXPONENT)
     return math.ldexp(math.exp((powers - whole) * _LN2), power) if power < 1023 else math.inf
 
 

@@ -161,9 +161,8 @@ def to_key(time: float, tau: float, numbers: Any) -> float:
     if not powers < math.inf:
         return math.inf
     whole = math.floor(powers)
-    return math.ldexp(
-        math.exp((powers - whole) * _LN2), int(whole) - numbers[N_FOLDS] * numbers[N_EXPONENT]
-    )
+    power = int(whole - numbers[N_FOLDS] * numbers[N_EXPONENT])
+    return math.ldexp(math.exp((powers - whole) * _LN2), power)
 
 
 @kernel
