@@ -184,6 +184,7 @@ class CrossingEngine(SpikingEngine):
                 plan.start,
                 self._pop_bundle,
                 self._bundle_delay,
+                self.plan.bundle_delay,
                 plan.bundle_row,
                 plan.pointers,
                 plan.targets,

@@ -18,7 +18,7 @@ from eventsim.kernels.status import ACS, EVENTS
 from eventsim.network import Network, Population, Projection
 from eventsim.spiking_compile import SpikingEngine, SpikingPlan, Status, compile_spiking
 from eventsim.spiking_engines import CrossingEngine
-from eventsim.spiking_neurons import EIF, LIF, QIF, PoissonInput, SpikeInput, SpikeSource
+from eventsim.spiking_neurons import EIF, LIF, QIF, PoissonInput, SpikeInput
 from eventsim.spiking_window import WindowLIF, WindowQIF
 
 TAU = 0.02
@@ -150,10 +150,6 @@ def test_lif_networks_spike_as_by_a_scan(network: Network, pieces: list[int]) ->
 
 @given(lif_networks(), st.floats(0.0, 0.2))
 def test_lif_networks_spike_as_in_the_reference_engine(network: Network, until: float) -> None:
-    if any(isinstance(p.neuron, SpikeSource) for p in network.populations):
-        # The arrival of a delayed input is rounded in seconds here and in E there; a network with
-        # excitation amplifies that, and 60 ms keep it below the tolerance.
-        until = min(until, 0.06)
     plan = compile_spiking(network)
     fast, slow = WindowLIF(plan), CrossingEngine(plan)
     try:

@@ -212,6 +212,7 @@ def run(
     pop_start: Any,
     pop_bundle: Any,
     bundle_delay: Any,
+    bundle_seconds: Any,
     bundle_row: Any,
     pointers: Any,
     targets: Any,
@@ -246,6 +247,8 @@ def run(
     pop_start, pop_bundle : int64 arrays of shape (P + 1,)
     bundle_delay : float64 array of shape (L,)
         For the clock: added to seconds, a factor of E; NaN: that of each synapse.
+    bundle_seconds : float64 array of shape (L,)
+        The same in seconds, in which inputs from outside are delayed.
     bundle_row, pointers, targets, weights, row_weight, delays
         As in `SpikingPlan`; delays are for the clock.
     tables : int64 array of shape (tables, 4)
@@ -352,7 +355,11 @@ def run(
                     k = numbers[N_ARRIVALS]
                     each = delay != delay
                     wait = delays[begin] if each else delay
-                    arrival_time[k, 0] = _after(tau, now, wait)
+                    if crosses or each:
+                        arrival_time[k, 0] = _after(tau, now, wait)
+                    else:
+                        due = outside_seconds + bundle_seconds[bundle - 1]
+                        arrival_time[k, 0] = to_clock(tau, numbers[N_FOLDS], due)
                     arrival_time[k, 1] = now
                     arrival_item[k, 0] = numbers[N_EMITTED]
                     arrival_item[k, 1] = row
