@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ ACTIVE = 30
 GROUPS = 10
 
 
-def growing_network(size: int, seed: int = 0) -> Network:
+def growing_network(size: int, seed: int = 0, local: bool = False) -> Network:
     """Return a network in which every hidden neuron has `FAN` synapses in and out.
 
     A group of `ACTIVE` inputs reaches as many neurons of the first hidden layer, these reach
@@ -31,20 +32,27 @@ def growing_network(size: int, seed: int = 0) -> Network:
     these has one synapse to the output: whatever the size, a step in which a group changes has
     the same events, evaluations and synapses.
 
+    `local` wires the second layer as a locally connected one: a neuron of the first reaches the
+    `FAN` places from its own on, so that the targets of neighbours overlap and one evaluation
+    serves many synapses.
+
     Parameters
     ----------
     size : int
         Neurons of each hidden layer, >= ``ACTIVE * FAN``.
+    seed : int, optional
+    local : bool, optional
     """
     rng = np.random.default_rng(seed)
-    spread = rng.permutation(size)
+    spread = np.arange(size) if local else rng.permutation(size)
     sources = rng.permutation(size)[: ACTIVE * GROUPS] if size >= ACTIVE * GROUPS else None
     first = np.arange(ACTIVE * GROUPS) % size if sources is None else sources
     # Neuron i of the first layer stands at place rank[i]; a group takes neighbouring places.
     rank = np.empty(size, np.int64)
     rank[first] = np.arange(first.size)
     rank[np.setdiff1d(np.arange(size), first)] = np.arange(first.size, size)
-    targets = np.sort(spread[(rank[:, np.newaxis] * FAN + np.arange(FAN)) % size], axis=1)
+    stride = 1 if local else FAN
+    targets = np.sort(spread[(rank[:, np.newaxis] * stride + np.arange(FAN)) % size], axis=1)
     weights = rng.normal(size=(size, FAN)).astype(np.float32)
     n_inputs = ACTIVE * GROUPS
     return Network(
@@ -75,15 +83,18 @@ def _rows(n_targets: int, targets: Any, weights: Any) -> Sparse:
 
 
 def bench_growth(
-    sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000), rounds: int = 15
+    sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000),
+    rounds: int = 15,
+    local: bool = False,
 ) -> list[dict[str, Any]]:
     """One row a size: what a step does and takes, and a bare scatter-add of its synapses.
 
-    In ``spread`` steps another group changes at each step; in ``unchanged`` ones nothing does.
+    In ``changed`` steps another group changes at each step; in ``unchanged`` ones nothing does.
+    `local` is as for `growing_network`.
     """
     n_steps, rows = 200, []
     for size in sizes:
-        network = growing_network(size)
+        network = growing_network(size, local=local)
         rng = np.random.default_rng(1)
         # One group changes at each step; in the end all have their first values again, so that
         # this holds for the first step of a repetition too.
@@ -100,10 +111,10 @@ def bench_growth(
         counts = simulator.totals.table.sum(axis=0) - start.table.sum(axis=0)
         bare, synapses = scatter_of(network, x)
         still = np.repeat(x[-1:], n_steps, axis=0)
-        taken: dict[str, list[float]] = {"spread": [], "scatter_add": [], "unchanged": []}
+        taken: dict[str, list[float]] = {"changed": [], "scatter_add": [], "unchanged": []}
         for _ in range(rounds):
             for name, work in (
-                ("spread", partial(simulator.run, x)),
+                ("changed", partial(simulator.run, x)),
                 ("scatter_add", bare),
                 ("unchanged", partial(simulator.run, still)),
             ):
@@ -124,25 +135,34 @@ def bench_growth(
     return rows
 
 
-def figure(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw counters and times of `bench_growth` over the size, as an SVG file."""
+def figure(cases: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
+    """Draw counters and times of `bench_growth` over the size, as an SVG file.
+
+    Parameters
+    ----------
+    cases : dict of str to list of dict
+        What `bench_growth` gave, by a name of the wiring; a row of plots each.
+    path : Path
+    """
     from matplotlib.figure import Figure
 
-    picture = Figure(figsize=(8.0, 3.2), layout="constrained")
-    left, right = picture.subplots(1, 2)
-    sizes = [row["neurons"] for row in rows]
-    for name in ("synops", "events", "evaluations"):
-        left.plot(sizes, [row[name] for row in rows], "o-", label=name)
-    left.set(xscale="log", ylim=(0, None), xlabel="neurons of a hidden layer", ylabel="a step")
-    for name, label in (
-        ("spread", "step"),
-        ("scatter_add", "bare scatter-add"),
-        ("unchanged", "step without change"),
-    ):
-        right.plot(sizes, [row["microseconds"][name] for row in rows], "o-", label=label)
-    right.set(xscale="log", ylim=(0, None), xlabel="neurons of a hidden layer", ylabel="µs")
-    for axes in (left, right):
-        axes.legend(frameon=False)
+    picture = Figure(figsize=(8.0, 3.2 * len(cases)), layout="constrained")
+    plots = picture.subplots(len(cases), 2, squeeze=False)
+    for (name, rows), (left, right) in zip(cases.items(), plots, strict=True):
+        sizes = [row["neurons"] for row in rows]
+        for column, style in (("synops", "o-"), ("events", "s-"), ("evaluations", "^--")):
+            left.plot(sizes, [row[column] for row in rows], style, label=column)
+        left.set(ylabel="a step", title=f"{name}: counters")
+        for column, label in (
+            ("changed", "step"),
+            ("scatter_add", "bare scatter-add"),
+            ("unchanged", "step without change"),
+        ):
+            right.plot(sizes, [row["microseconds"][column] for row in rows], "o-", label=label)
+        right.set(ylabel="µs", title=f"{name}: time")
+        for axes in (left, right):
+            axes.set(xscale="log", ylim=(0, None), xlabel="neurons of a hidden layer")
+            axes.legend(frameon=False)
     picture.savefig(path, metadata={"Date": None})
 
 

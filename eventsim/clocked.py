@@ -26,6 +26,7 @@ from eventsim.kernels.status import (
     NONFINITE_INPUT,
     NONFINITE_STATE,
     OK,
+    WRONG_SIZE,
 )
 from eventsim.network import Network
 from eventsim.neurons import Input
@@ -74,7 +75,7 @@ class ClockedEngine(Engine):
         self._held = [np.zeros(n) for n in sizes]  # input of a neuron, s of an input
         self._inputs = [index[name] for name in network.inputs]
         self._outputs = [index[name] for name in network.outputs]
-        self._n_inputs = network.n_inputs
+        self._n_inputs, self._n_outputs = network.n_inputs, network.n_outputs
         self._form = form_of(network)
         self._step = np.zeros(1, np.int64)
         self._room = max(n_tables, 1)
@@ -90,6 +91,8 @@ class ClockedEngine(Engine):
 
     def kernel(self, inputs: Float, outputs: Float, plan: Int, state: Int) -> int:
         """Advance by the rows of `inputs`."""
+        if inputs.size * self._n_outputs != outputs.size * self._n_inputs:
+            return WRONG_SIZE
         x = np.ascontiguousarray(inputs).reshape(-1, self._n_inputs)
         y = outputs.reshape(len(x), -1)
         self._done = 0

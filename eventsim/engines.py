@@ -16,7 +16,7 @@ from eventsim.connectivity import Connectivity, Sparse
 from eventsim.convolution import Convolution
 from eventsim.errors import InputError, UnknownNameError, UnsupportedError
 from eventsim.kernels import delta, fields, levels
-from eventsim.kernels.status import N_COUNTERS, OK
+from eventsim.kernels.status import N_COUNTERS, OK, WRONG_SIZE
 from eventsim.network import Network
 from eventsim.plan import Plan, compile_plan, supported
 
@@ -38,8 +38,9 @@ class Engine(ABC):
     name : str
     kernel : callable
         ``kernel(inputs, outputs, plan, state) -> status`` advances by T steps, inputs of shape
-        (T * n_inputs,) and outputs of shape (T * n_outputs,), float64 and C-contiguous. Status
-        codes stand in `eventsim.kernels.status`; `done` and `detail` tell more. A step refused
+        (T * n_inputs,) and outputs of shape (T * n_outputs,), float64 and C-contiguous; inputs of
+        another size give the status WRONG_SIZE. Status codes stand in `eventsim.kernels.status`;
+        `done` and `detail` tell more. A step refused
         for its inputs changes nothing.
     plan, state : arrays that the kernel gets
 
@@ -144,6 +145,8 @@ class ReferenceEngine(Engine):
     def kernel(self, inputs: Float, outputs: Float, plan: Int, state: Int) -> int:
         """Advance; in chunks of the tables that are kept."""
         net = self.arrays
+        if inputs.size * net.output_neuron.size != outputs.size * net.input_neuron.size:
+            return WRONG_SIZE
         x = np.ascontiguousarray(inputs).reshape(-1, net.input_neuron.size)
         y = outputs.reshape(-1, net.output_neuron.size)
         chunk = len(self._tables)

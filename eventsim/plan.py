@@ -34,6 +34,9 @@ DENSE_FILL_AMONG_DENSE = 0.1
 DENSE_MEAN = 0.18
 #: The same for fewer targets than a vector pass is worth.
 DENSE_FILL_NARROW = 0.75
+#: Event records that a state has room for at least: what a processor's second cache holds, since
+#: each time that they are handed over costs some microseconds.
+LOGGED = 1 << 14
 #: Source neurons that are converted at a time: what bounds the memory that compiling needs.
 _CHUNK_SYNAPSES = 1 << 22
 
@@ -147,7 +150,6 @@ def compile_plan(
     at_weights = [words.take(rows.weight_words) for rows in stored]
     at_indices = [words.take(rows.index_words) for rows in stored]
     at_masks = [words.take(rows.mask_words) for rows in stored]
-    at_spread, at_positions = words.take(256), words.take(256)
 
     plan = _aligned(words.size)
     header = plan[: f.W_HEADER]
@@ -157,13 +159,7 @@ def compile_plan(
     header[f.N_NEURONS] = network.n_neurons
     header[f.N_LINES] = len(lines)
     header[f.POPULATIONS], header[f.PROJECTIONS] = at_populations, at_projections
-    header[f.LINES], header[f.SPREAD] = at_lines, at_spread
-    spread = np.unpackbits(np.arange(256, dtype=np.uint8)[:, np.newaxis], axis=1, bitorder="little")
-    plan[at_spread : at_spread + 256] = spread.view(np.int64)[:, 0]
-    # A stable sort by "not set" lists the bits set first, in order.
-    positions = np.argsort(1 - spread, axis=1, kind="stable").astype(np.uint8)
-    header[f.POSITIONS] = at_positions
-    plan[at_positions : at_positions + 256] = positions.view(np.int64)[:, 0]
+    header[f.LINES] = at_lines
     header[f.THRESHOLD], header[f.INITIAL] = at_threshold, at_initial
 
     floats = plan.view(np.float64)
@@ -219,12 +215,11 @@ def compile_plan(
     header[f.TOTALS] = state.take(n_populations * N_COUNTERS)
     header[f.TABLES] = state.take(n_tables * n_populations * N_COUNTERS)
     header[f.TABLE_ROWS] = n_tables
-    # Eight more than fit: a word of flags is listed before it is known which of them count.
+    # Eight more than fit: eight neurons are listed before it is known which of them transmit.
     header[f.EVENT_NEURON] = state.take(int(padded.max()) + 8)
     header[f.EVENT_VALUE] = state.take(int(padded.max()) + 8)
     header[f.WORK] = state.take(f.BLOCK)
-    header[f.FIRE] = 8 * state.take(f.BLOCK // 8)
-    capacity = max(4 * network.n_neurons, 4096) if log else 0
+    capacity = max(4 * network.n_neurons, LOGGED) if log else 0
     header[f.LOG_STEP] = state.take(capacity)
     header[f.LOG_NEURON] = state.take(capacity)
     header[f.LOG_VALUE] = state.take(capacity)

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from eventsim import files
 from eventsim.engines import Kernel, choose, rounded
 from eventsim.errors import InputError, SimulationError, UnknownNameError
-from eventsim.kernels.status import BUFFER_FULL, NONFINITE_INPUT, NONFINITE_STATE, OK
+from eventsim.kernels.status import BUFFER_FULL, NONFINITE_INPUT, NONFINITE_STATE, OK, WRONG_SIZE
 from eventsim.network import Network
-from eventsim.trace import Counters, Events, Hook
+from eventsim.trace import Counters, DrainedEvents, Events, Hook
 
 Float = NDArray[np.float64]
 
@@ -147,9 +147,8 @@ class Simulator:
         # Pictures may come as bytes, and are compared as such.
         self._pictures = any(len(network[name].shape) == 3 for name in network.inputs)
         self._record = any(hook.records_events for hook in self.hooks)
-        self._population_of = (
-            np.repeat(np.arange(len(self._names)), np.diff(self._first)) if self._record else None
-        )
+        places = np.repeat(np.arange(len(self._names)), np.diff(self._first))
+        self._population_of = places if self._record else places[:0]
         # Calling every step what does nothing would cost more than the step.
         self._steppers = [h for h in self.hooks if type(h).on_step is not Hook.on_step]
         self._engine = picked(
@@ -170,9 +169,9 @@ class Simulator:
             engine.kernel,
             engine.plan,
             engine.state,
-            (self._n_inputs,),
             self._n_outputs,
             bool(self.hooks),
+            self._pictures,
         )
         self._bytes: Kernel | None = None  # compiled when bytes come
 
@@ -210,16 +209,18 @@ class Simulator:
         SimulationError
             If a neuron's state overflowed; reset before going on.
         """
-        kernel, plan, state, shape, n_outputs, hooked = self._bound
-        if self._pictures and (taken := self._as_bytes(inputs)) is not None:
+        kernel, plan, state, n_outputs, hooked, pictures = self._bound
+        if pictures and (taken := self._as_bytes(inputs)) is not None:
             kernel, x = taken
         else:
             x = _asarray(inputs, _float64, "C")
-        if x.shape != shape:
-            raise InputError(f"inputs have shape {x.shape}, expected ({self._n_inputs},)")
+        if x.ndim != 1:
+            raise self._misshapen(x)
         outputs = _empty(n_outputs)
-        status = kernel(x, outputs, plan, state)
+        status = kernel(x, outputs, plan, state)  # which knows how many inputs there are
         if status or hooked:  # OK is 0
+            if status == WRONG_SIZE:
+                raise self._misshapen(x)
             self._finish(status, x[np.newaxis], outputs)
         return outputs
 
@@ -327,6 +328,9 @@ class Simulator:
         """
         self._engine.set_state(state.arrays)
 
+    def _misshapen(self, x: Any) -> InputError:
+        return InputError(f"inputs have shape {x.shape}, expected ({self._n_inputs},)")
+
     def _finish(self, status: int, x: Float, outputs: Float) -> None:
         """Tell the hooks of the steps done; go on with a drained buffer, or raise the error.
 
@@ -366,15 +370,7 @@ class Simulator:
 
     def _drain(self) -> Events:
         step, neuron, value = self._engine.events()
-        places = self._population_of
-        population = neuron[:0] if places is None else places[neuron]
-        return Events(
-            step=step,
-            time=step.astype(np.float64) * self.dt,
-            population=population,
-            neuron=neuron - self._first[population],
-            value=value,
-        )
+        return DrainedEvents(step, neuron, value, self._first, self._population_of, self.dt)
 
     def _overflow(self, neuron: int, step: int) -> str:
         population = int(np.searchsorted(self._first, neuron, side="right")) - 1

@@ -108,6 +108,48 @@ class Events:
         return int(self.step.size)
 
 
+class DrainedEvents(Events):
+    """Events as an engine recorded them: the other columns are worked out when they are asked for.
+
+    Recording is paid for in every step, and most of it is memory.
+
+    Parameters
+    ----------
+    step, value
+        As in `Events`.
+    identity : int64 array
+        Number of the neuron in the network.
+    first : int64 array of shape (P,)
+        Number of each population's first neuron.
+    population_of : int64 array of shape (n_neurons,)
+    dt : float
+        Seconds a step.
+    """
+
+    def __init__(
+        self, step: Int, identity: Int, value: Float, first: Int, population_of: Int, dt: float
+    ) -> None:
+        fixed = {"step": step, "value": value, "_identity": identity, "_first": first}
+        self.__dict__.update(fixed, _population_of=population_of, _dt=dt)
+
+    @property
+    def time(self) -> Float:
+        """Seconds since the last reset."""
+        return self.step.astype(np.float64) * float(self.__dict__["_dt"])
+
+    @property
+    def population(self) -> Int:
+        """Index into ``network.populations``."""
+        found: Int = self.__dict__["_population_of"][self.__dict__["_identity"]]
+        return found
+
+    @property
+    def neuron(self) -> Int:
+        """Index inside its population."""
+        found: Int = self.__dict__["_identity"] - self.__dict__["_first"][self.population]
+        return found
+
+
 class Hook:
     """Base of the hooks: override what you need.
 

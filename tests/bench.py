@@ -59,10 +59,12 @@ def main() -> None:
         "steps": steps,
         "sequences": bench.bench_sequences(networks, max(options.rounds // 2, 1)),
         "growth": bench_scale.bench_growth(),
+        "growth_local": bench_scale.bench_growth(local=True),
         "memory": bench_scale.bench_memory(),
     }
     if options.figure is not None:
-        bench_scale.figure(results["growth"], options.figure)
+        wirings = {"spread targets": "growth", "overlapping targets": "growth_local"}
+        bench_scale.figure({name: results[key] for name, key in wirings.items()}, options.figure)
     _write(options.out, results)
 
 

@@ -66,11 +66,14 @@ def test_the_bare_scatter_add_ends_with_the_engines_sums() -> None:
     assert synapses == simulator.totals.synops
 
 
-def test_growth_has_the_same_counters_at_every_size(tmp_path: Path) -> None:
-    rows = bench_scale.bench_growth((1_000, 20_000), rounds=1)
+@pytest.mark.parametrize("local", [False, True], ids=["spread", "local"])
+def test_growth_has_the_same_counters_at_every_size(tmp_path: Path, local: bool) -> None:
+    rows = bench_scale.bench_growth((1_000, 20_000), rounds=1, local=local)
     for name in ("evaluations", "events", "synops"):
         assert rows[0][name] == rows[1][name]
-    bench_scale.figure(rows, tmp_path / "growth.svg")
+    # Where targets overlap, an evaluation serves several synapses.
+    assert (rows[0]["synops"] > 5 * rows[0]["evaluations"]) == local
+    bench_scale.figure({"a": rows, "b": rows}, tmp_path / "growth.svg")
     assert (tmp_path / "growth.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
 
 

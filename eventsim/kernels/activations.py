@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from eventsim.kernels.bits import first_bit
 from eventsim.kernels.jit import inlined
 
 _SQRT_HALF = math.sqrt(0.5)
@@ -33,6 +34,8 @@ _ROUND = 1.5 * 2.0**52
 _EXPONENT_OF_ONE = 1023 << 52
 _SIGN = -(1 << 63)
 _SATURATED = 44.0  # from 2 u = 38.2 on, tanh(u) rounds to 1
+
+_NO_BITS = np.uint64(0)
 
 #: Added to the code of an activation without parameters: the same, in fixed point.
 QUANTIZED = 32
@@ -116,19 +119,11 @@ def _activate(code: int, p0: float, p1: float, u: float) -> float:
 
 @inlined
 def activate_lanes(
-    code: int,
-    p0: float,
-    p1: float,
-    values: Any,
-    u0: int,
-    a0: int,
-    flags: Any,
-    f0: int,
-    n: int,
+    code: int, p0: float, p1: float, values: Any, u0: int, a0: int, pending: Any, n: int
 ) -> None:
-    """Set n values from a0 to the activations of those from u0.
+    """Set n <= 64 values from a0, a multiple of 16, to the activations of those from u0.
 
-    Where `activate` is not vectorised, only the flagged lanes (a byte from f0 on is 1) are set.
+    Where `activate` is not vectorised, only the lanes whose bits are set in `pending` are.
     """
     u, a = np.uint64(u0), np.uint64(a0)
     if code == 1:
@@ -144,9 +139,10 @@ def activate_lanes(
             j = np.uint64(k)
             values[a + j] = values[u + j]
     else:
-        for k in range(n):
-            if flags[f0 + k]:
-                values[a0 + k] = activate(code, p0, p1, values[u0 + k])
+        while pending != _NO_BITS:
+            j = first_bit(pending)
+            pending &= pending - np.uint64(1)
+            values[a + j] = activate(code, p0, p1, values[u + j])
 
 
 @njit(cache=True)

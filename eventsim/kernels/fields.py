@@ -24,7 +24,7 @@ A population's neurons stand in *lanes*: contiguous, padded to a multiple of `PA
     S,
     FLAGS,  # byte place
     TOUCHED,  # one a population: NONE, SOME or ALL of its neurons are pending
-    BITS,  # a word for 64 lanes: what dense rows flag, spread to bytes when evaluated
+    BITS,  # a word for 64 lanes: what dense rows flag, beside the bytes
     BLOCKS,  # byte place; one byte for 64 lanes of a large population
     SUPERS,  # byte place; one byte for 64 blocks of a large population
     OUTPUTS,
@@ -35,16 +35,13 @@ A population's neurons stand in *lanes*: contiguous, padded to a multiple of `PA
     TABLE_ROWS,
     EVENT_NEURON,  # events of the population at hand
     EVENT_VALUE,
-    WORK,  # BLOCK lanes of activations, then of differences
-    FIRE,  # byte place, BLOCK lanes
+    WORK,  # BLOCK lanes of activations
     LOG_STEP,
     LOG_NEURON,
     LOG_VALUE,
     LOG_CAPACITY,
-    SPREAD,  # in the plan: 256 words, each byte of word k is a bit of k
-    POSITIONS,  # in the plan: 256 words, whose first bytes are the places of the bits set in k
     W_HEADER,
-) = range(34)
+) = range(31)
 
 # A population in level order.
 (

@@ -99,6 +99,7 @@ from eventsim.kernels.status import (
     NONFINITE_INPUT,
     NONFINITE_STATE,
     OK,
+    WRONG_SIZE,
 )
 
 _LARGEST = np.finfo(np.float64).max
@@ -129,6 +130,8 @@ def advance(inputs: Any, outputs: Any, plan: Any, state: Any) -> int:
     n_populations, n_steps = plan[N_POPULATIONS], outputs.shape[0] // n_outputs
     n_counts = n_populations * N_COUNTERS
     table_rows, capacity = plan[TABLE_ROWS], plan[LOG_CAPACITY]
+    if inputs.shape[0] != n_steps * n_inputs:
+        return WRONG_SIZE
     for t in range(n_steps):
         x0 = t * n_inputs
         state[DONE] = t
@@ -220,10 +223,7 @@ def _levels(inputs: Any, x0: int, plan: Any, state: Any, values: Any, count: int
         state[row + EVENTS] = n_events
         if capacity > 0:
             logged = state[N_LOGGED]
-            for e in range(n_events):
-                state[plan[LOG_STEP] + logged + e] = state[STEP]
-                state[plan[LOG_NEURON] + logged + e] = plan[p + P_NEURON] + event_neuron[e]
-                values[plan[LOG_VALUE] + logged + e] = event_value[e]
+            _log(plan, state, values, state[STEP], plan[p + P_NEURON], logged, n_events)
             state[N_LOGGED] = logged + n_events
         # Where two projections share their targets, event by event; else row by row.
         together = 1 if plan[p + P_MERGED] else n_events
@@ -236,6 +236,22 @@ def _levels(inputs: Any, x0: int, plan: Any, state: Any, values: Any, count: int
         for line in range(plan[p + P_LINE], plan[p + P_LINE_END]):
             _delay(plan, state, values, plan[LINES] + line * W_LINE, plan[p + P_SIZE], n_events)
     return -1
+
+
+@kernel
+def _log(
+    plan: Any, state: Any, values: Any, step: int, first: int, logged: int, n_events: int
+) -> None:
+    """Record the events listed, column by column."""
+    at = Unsigned(plan[LOG_STEP] + logged)
+    for e in range(n_events):
+        state[at + Unsigned(e)] = step
+    at, source = Unsigned(plan[LOG_NEURON] + logged), Unsigned(plan[EVENT_NEURON])
+    for e in range(n_events):
+        state[at + Unsigned(e)] = first + state[source + Unsigned(e)]
+    at, source = Unsigned(plan[LOG_VALUE] + logged), Unsigned(plan[EVENT_VALUE])
+    for e in range(n_events):
+        values[at + Unsigned(e)] = values[source + Unsigned(e)]
 
 
 @kernel

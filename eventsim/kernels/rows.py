@@ -27,8 +27,11 @@ from eventsim.kernels.fields import (
     W_ROW,
 )
 from eventsim.kernels.jit import inlined
+from eventsim.kernels.lanes import FOUR, add_four
 
 Unsigned = np.uint64
+_ONE = Unsigned(1)
+_FOUR = Unsigned(FOUR)
 
 
 @inlined
@@ -150,10 +153,17 @@ def add_indexed(
         i, r = Unsigned(first), Unsigned(table[row + Unsigned(R_WEIGHT)])
         n, d = table[row + Unsigned(R_COUNT)], value[Unsigned(e)]
         synapses += n
-        for k in range(n):
-            j = Unsigned(index[i + Unsigned(k)])
-            u[base + j] += w[r + Unsigned(k)] * d
+        last = i + Unsigned(n)
+        while i + _FOUR <= last:
+            add_four(u, base, index, i, w, r, d, flags, f)
+            i += _FOUR
+            r += _FOUR
+        while i < last:
+            j = Unsigned(index[i])
+            u[base + j] += w[r] * d
             flags[f + j] = 1
+            i += _ONE
+            r += _ONE
     return e1, synapses
 
 
