@@ -20,6 +20,7 @@ from eventsim.models.finetune import (
     polynomial,
     with_layers,
 )
+from eventsim.models.importers.sb3_critic import Critic
 from eventsim.models.policy import Policy
 from eventsim.models.pruning import connection_sparsity
 from eventsim.network import Network
@@ -38,6 +39,7 @@ def train(
     final: float,
     seed: int,
     look: Callable[[int, Network], None],
+    critic: Critic | None = None,
 ) -> None:
     """Train the policy's network by one of the algorithms; `look` gets what comes of it.
 
@@ -53,19 +55,21 @@ def train(
     seed : int
     look : callable
         Called with the environment steps so far and the network, `settings.looks` times.
+    critic : Critic, optional
+        That SAC or TD3 starts from.
     """
     import torch
 
     torch.manual_seed(seed)
     actor = Actor(policy.network)
-    model = _model(kind, policy, make, settings, actor, seed)
+    model = _model(kind, policy, make, settings, actor, seed, critic)
     start = connection_sparsity(policy.network)
     every = max(settings.steps // settings.looks, 1)
     cut_every = max(
         int(settings.steps * (settings.prune_end - settings.prune_begin)) // settings.prunings, 1
     )
     due = {"look": every, "cut": int(settings.steps * settings.prune_begin)}
-    waits = int(settings.steps * settings.warmup) if kind != "PPO" else 0
+    waits = int(settings.steps * settings.warmup) if kind != "PPO" and critic is None else 0
     actor.frozen = waits > 0
 
     def step(*_: Any) -> bool:
@@ -258,6 +262,7 @@ def _model(
     settings: Settings,
     actor: Actor,
     seed: int,
+    critic: Critic | None,
 ) -> Any:
     """A Stable-Baselines3 agent with the policy's network as its actor."""
     import stable_baselines3 as sb3
@@ -300,6 +305,15 @@ def _model(
     defaults = {"learning_starts": min(1000, settings.steps // 10), "batch_size": 256}
     defaults["buffer_size"] = max(min(settings.steps, 1_000_000), 1)
     net_arch: Any = {"pi": hidden, "qf": [256, 256]} if squash else hidden
+    extra: dict[str, Any] = {}
+    if critic is not None:
+        net_arch["qf"] = critic.hidden
+        extra["n_critics"] = len(critic.networks)
+        if critic.gamma is not None:
+            defaults["gamma"] = critic.gamma
+        if critic.entropy is not None and kind == "SAC":
+            # It goes on adapting, from where the teacher's training had brought it.
+            defaults["ent_coef"] = f"auto_{critic.entropy!r}"
     if kind == "TD3":
         from stable_baselines3.common.noise import NormalActionNoise
 
@@ -311,9 +325,12 @@ def _model(
     model = getattr(sb3, kind)(
         "MlpPolicy",
         envs,
-        policy_kwargs={"net_arch": net_arch},
+        policy_kwargs={"net_arch": net_arch, **extra},
         **{**defaults, **shared, **arguments},
     )
+    if critic is not None:
+        for own in (model.critic, model.critic_target):
+            take_critic(own, critic, policy.decoder.size)
     if kind == "SAC":
         head = model.actor
         head.latent_pi = actor.module(whole=False)
@@ -332,6 +349,28 @@ def _model(
         owner = head if kind == "TD3" else model.policy
         _renew(owner, head.parameters(), settings, actor)
     return model
+
+
+def take_critic(own: Any, critic: Critic, n_actions: int) -> None:
+    """Give a critic of Stable-Baselines3 the weights of another one.
+
+    What it sees beside the inputs, the errors that hidden neurons hold back, has no weight at
+    first.
+    """
+    import torch
+
+    with torch.no_grad():
+        for network, (weights, biases) in zip(own.q_networks, critic.networks, strict=True):
+            linears = [m for m in network if isinstance(m, torch.nn.Linear)]
+            for k, (linear, w, b) in enumerate(zip(linears, weights, biases, strict=True)):
+                linear.bias.copy_(torch.from_numpy(b))
+                if k > 0:
+                    linear.weight.copy_(torch.from_numpy(w))
+                    continue
+                seen = w.shape[1] - n_actions
+                linear.weight.zero_()
+                linear.weight[:, :seen] = torch.from_numpy(w[:, :seen])
+                linear.weight[:, -n_actions:] = torch.from_numpy(w[:, seen:])
 
 
 def _renew(owner: Any, parameters: Any, settings: Settings, actor: Actor) -> None:
