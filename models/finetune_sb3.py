@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -302,7 +303,9 @@ def _model(
         _renew(own, own.parameters(), settings, actor)
         return model
     squash = kind in _SQUASHING
-    defaults = {"learning_starts": min(1000, settings.steps // 10), "batch_size": 256}
+    # Updates on a handful of steps would spoil the critic that was taken over.
+    fills = min(1000 if critic is None else 20_000, settings.steps // 10)
+    defaults = {"learning_starts": fills, "batch_size": 256}
     defaults["buffer_size"] = max(min(settings.steps, 1_000_000), 1)
     net_arch: Any = {"pi": hidden, "qf": [256, 256]} if squash else hidden
     extra: dict[str, Any] = {}
@@ -328,9 +331,16 @@ def _model(
         policy_kwargs={"net_arch": net_arch, **extra},
         **{**defaults, **shared, **arguments},
     )
-    if critic is not None:
+    if squash:
         for own in (model.critic, model.critic_target):
-            take_critic(own, critic, policy.decoder.size)
+            see_inputs(own, policy.network.n_inputs, policy.decoder.size)
+            if critic is not None:
+                take_critic(own, critic)
+        model.critic_target.load_state_dict(model.critic.state_dict())
+        model.critic.optimizer = torch.optim.Adam(
+            model.critic.parameters(), lr=settings.learning_rate
+        )
+        model._sample_action = partial(_own_action, model)
     if kind == "SAC":
         head = model.actor
         head.latent_pi = actor.module(whole=False)
@@ -351,26 +361,41 @@ def _model(
     return model
 
 
-def take_critic(own: Any, critic: Critic, n_actions: int) -> None:
-    """Give a critic of Stable-Baselines3 the weights of another one.
+def _own_action(model: Any, learning_starts: int, noise: Any = None, n_envs: int = 1) -> Any:
+    """Sample an action from the actor also before learning starts: it is no beginner."""
+    return type(model)._sample_action(model, 0, noise, n_envs)
 
-    What it sees beside the inputs, the errors that hidden neurons hold back, has no weight at
-    first.
+
+def see_inputs(own: Any, n_inputs: int, n_actions: int) -> None:
+    """Let a critic of Stable-Baselines3 see the inputs and the action alone.
+
+    What hidden neurons hold back, the rest of the observation, says little about the return, and
+    would make the critic's first layer many times as large.
     """
+    import torch
+
+    class Seen(torch.nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(n_inputs + n_actions, width)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(torch.cat([x[:, :n_inputs], x[:, -n_actions:]], dim=1))
+
+    for network in own.q_networks:
+        network[0] = Seen(network[0].out_features)
+
+
+def take_critic(own: Any, critic: Critic) -> None:
+    """Give a critic that sees the inputs the weights of another one."""
     import torch
 
     with torch.no_grad():
         for network, (weights, biases) in zip(own.q_networks, critic.networks, strict=True):
-            linears = [m for m in network if isinstance(m, torch.nn.Linear)]
-            for k, (linear, w, b) in enumerate(zip(linears, weights, biases, strict=True)):
+            linears = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
+            for linear, w, b in zip(linears, weights, biases, strict=True):
+                linear.weight.copy_(torch.from_numpy(w))
                 linear.bias.copy_(torch.from_numpy(b))
-                if k > 0:
-                    linear.weight.copy_(torch.from_numpy(w))
-                    continue
-                seen = w.shape[1] - n_actions
-                linear.weight.zero_()
-                linear.weight[:, :seen] = torch.from_numpy(w[:, :seen])
-                linear.weight[:, -n_actions:] = torch.from_numpy(w[:, seen:])
 
 
 def _renew(owner: Any, parameters: Any, settings: Settings, actor: Actor) -> None:

@@ -237,7 +237,7 @@ def test_a_critic_taken_over_says_what_it_said(
     kind: str, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
-    from eventsim.models.finetune_sb3 import take_critic
+    from eventsim.models.finetune_sb3 import see_inputs, take_critic
     from eventsim.models.importers.sb3_critic import read_critic
 
     agent, path = sb3_agent(kind, tmp_path)
@@ -265,7 +265,8 @@ def test_a_critic_taken_over_says_what_it_said(
         )
         for _ in critic.networks
     ]
-    take_critic(own, critic, 1)
+    see_inputs(own, 3, 1)
+    take_critic(own, critic)
     held = torch.from_numpy(rng.normal(size=(7, 2)).astype(np.float32))
     with torch.no_grad():
         x = torch.cat([observation, held, action], dim=1)
