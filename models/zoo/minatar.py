@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -43,7 +44,7 @@ EVALUATION_EPISODES = 100
 #: Steps after which an episode is cut, in training and evaluation: the games have no limit.
 MAX_STEPS = 10_000
 N_ENVS = 64
-CHUNK = 250_000
+CHUNK = 100_000
 
 
 def env_id(game: str) -> str:
@@ -93,6 +94,8 @@ def train(
     folder: Path,
     steps: int = 5_000_000,
     say: Callable[[str], None] = print,
+    *,
+    seconds: float = math.inf,
 ) -> dict[str, Any]:
     """Train one teacher, and write it down.
 
@@ -107,6 +110,8 @@ def train(
         Environment steps in total.
     say : callable
         Gets a line a chunk.
+    seconds : float
+        Of training at most, over all runs that continue each other.
 
     Returns
     -------
@@ -149,9 +154,8 @@ def train(
         },
         "python": platform.python_version(),
     }
-    while record["steps"] < steps:
+    while (done := max(record["steps"] / steps, record["seconds"] / seconds)) < 1.0:
         # The schedules run over the whole budget, also after a restart.
-        done = record["steps"] / steps
         model.learning_rate = 1e-3 * (1.0 - done) + 1e-5
         model._setup_lr_schedule()
         model.clip_range = _constant(0.2 * (1.0 - done) + 0.02)
@@ -201,14 +205,77 @@ def _constant(value: float) -> Callable[[float], float]:
 
 
 def _vector(game: str, seed: int) -> Any:
-    from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+    """Games side by side for Stable-Baselines3, without a wrapper around each."""
+    import gymnasium as gym
+    import minatar
+    from stable_baselines3.common.vec_env import VecEnv
 
-    def made() -> Any:
-        return make_env(env_id(game), max_episode_steps=MAX_STEPS, disable_env_checker=True)
+    class Games(VecEnv):  # type: ignore[misc,unused-ignore]
+        """Each of `N_ENVS` games starts anew when it is over, or cut after `MAX_STEPS`."""
 
-    vector = VecMonitor(DummyVecEnv([made] * N_ENVS))
-    vector.seed(seed)
-    return vector
+        def __init__(self) -> None:
+            self.games = [minatar.Environment(game) for _ in range(N_ENVS)]
+            self.meanings = self.games[0].minimal_action_set()
+            shape = tuple(self.games[0].state_shape())
+            self.lengths = np.zeros(N_ENVS, np.int64)
+            self.totals = np.zeros(N_ENVS)
+            self.actions = np.zeros(N_ENVS, np.int64)
+            self.pictures = np.zeros((N_ENVS, *shape), np.bool_)
+            super().__init__(
+                N_ENVS,
+                gym.spaces.Box(0.0, 1.0, shape, np.bool_),  # type: ignore[arg-type]
+                gym.spaces.Discrete(len(self.meanings)),
+            )
+            for k, one in enumerate(self.games):
+                one.seed(seed + k)
+
+        def reset(self) -> Any:
+            for k, one in enumerate(self.games):
+                one.reset()
+                self.pictures[k] = one.state()
+            self.lengths[:], self.totals[:] = 0, 0.0
+            return self.pictures.copy()
+
+        def step_async(self, actions: Any) -> None:
+            self.actions = actions
+
+        def step_wait(self) -> Any:
+            rewards = np.zeros(N_ENVS, np.float32)
+            ended = np.zeros(N_ENVS, np.bool_)
+            infos: list[dict[str, Any]] = [{} for _ in range(N_ENVS)]
+            self.lengths += 1
+            for k, one in enumerate(self.games):
+                rewards[k], over = one.act(self.meanings[self.actions[k]])
+                self.totals[k] += rewards[k]
+                cut = not over and self.lengths[k] >= MAX_STEPS
+                if over or cut:
+                    infos[k] = {
+                        "terminal_observation": one.state(),
+                        "TimeLimit.truncated": cut,
+                        "episode": {"r": self.totals[k], "l": int(self.lengths[k])},
+                    }
+                    ended[k] = True
+                    self.lengths[k], self.totals[k] = 0, 0.0
+                    one.reset()
+                self.pictures[k] = one.state()
+            return self.pictures.copy(), rewards, ended, infos
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+        def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+            return [None] * self.num_envs
+
+        def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+            """A game has no attributes that are set."""
+
+        def env_method(self, method_name: str, *args: Any, **kwargs: Any) -> list[Any]:
+            return [None] * self.num_envs
+
+        def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+            return [False] * self.num_envs
+
+    return Games()
 
 
 def _new(game: str, seed: int) -> PPO:
@@ -219,8 +286,8 @@ def _new(game: str, seed: int) -> PPO:
         "MlpPolicy",
         _vector(game, seed),
         n_steps=64,
-        batch_size=512,
-        n_epochs=3,
+        batch_size=1024,
+        n_epochs=2,
         learning_rate=1e-3,
         gamma=0.99,
         gae_lambda=0.95,
@@ -283,10 +350,12 @@ def main() -> None:
     parser.add_argument("--game", required=True, choices=GAMES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=5_000_000)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="of training at most")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    limit = 60.0 * options.minutes
     try:
-        train(options.game, options.seed, options.out, options.steps)
+        train(options.game, options.seed, options.out, options.steps, seconds=limit)
     except EventsimError as error:
         sys.exit(f"error: {error}")
 
