@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,40 +106,38 @@ def compact_pictures(student: PictureStudent) -> PictureStudent:
     while changed:
         changed = False
         for k in range(len(result.weights) - 1):
-            heard = _by_source(result, k + 1, result.masks[k + 1]).any(axis=(0, 2))
-            hears = result.masks[k].reshape(len(heard), -1).any(axis=1)
+            heard = _by_source(result.masks[k + 1], len(result.masks[k])).any(axis=(0, 2))
+            hears = np.asarray(result.masks[k].reshape(len(result.masks[k]), -1).any(axis=1))
             silent = heard & ~hears
             constant = np.where(silent, f(result.biases[k]), 0.0)
             constant = np.where(np.abs(constant) > result.thresholds[k + 1], constant, 0.0)
             padded = k + 1 < len(result.kernels) and result.kernels[k + 1].padding != (0, 0)
-            keep = heard & (hears | (padded & (constant != 0.0)))
+            keep: NDArray[np.bool_] = heard & (hears | (padded & (constant != 0.0)))
             if not keep.any():  # a layer of nothing cannot be; one silent neuron stays
                 keep = np.arange(keep.size) == 0
             if keep.all():
                 continue
             changed = True
-            after = _by_source(
-                result, k + 1, np.where(result.masks[k + 1], result.weights[k + 1], 0.0)
-            ).sum(axis=2)
+            alive = np.where(result.masks[k + 1], result.weights[k + 1], 0.0)
+            after = _by_source(alive, len(keep)).sum(axis=2)
             result.biases[k + 1] = result.biases[k + 1] + after[:, ~keep] @ constant[~keep]
-            for arrays in (result.weights, result.masks):
-                arrays[k] = arrays[k][keep]  # type: ignore[index]
-                rows = _by_source(result, k + 1, arrays[k + 1])[:, keep]  # type: ignore[index]
-                shape = arrays[k + 1].shape  # type: ignore[index]
-                arrays[k + 1] = (  # type: ignore[index]
-                    rows.reshape(shape[0], -1, *shape[2:])
-                    if len(shape) == 4
-                    else rows.reshape(shape[0], -1)
-                )
+            result.weights[k], result.masks[k] = result.weights[k][keep], result.masks[k][keep]
+            result.weights[k + 1] = _narrowed(result.weights[k + 1], keep)
+            result.masks[k + 1] = _narrowed(result.masks[k + 1], keep)
             result.biases[k] = result.biases[k][keep]
             result.thresholds[k + 1] = result.thresholds[k + 1][keep]
     return result
 
 
-def _by_source(student: PictureStudent, k: int, values: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Weights of layer `k` as (target, channel or neuron before it, all between them)."""
-    n = len(student.biases[k - 1])
+def _by_source(values: NDArray[Any], n: int) -> NDArray[Any]:
+    """Weights as (target, one of the n channels or neurons before it, all between them)."""
     return values.reshape(len(values), n, -1)
+
+
+def _narrowed(values: NDArray[Any], keep: NDArray[np.bool_]) -> NDArray[Any]:
+    """Weights without those out of channels or neurons that are not kept."""
+    rows = _by_source(values, len(keep))[:, keep]
+    return np.ascontiguousarray(rows.reshape(len(values), -1, *values.shape[2:]))
 
 
 def _where_used(student: PictureStudent, k: int, values: Float) -> Float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -53,15 +52,14 @@ class PictureWindows:
         frames, self._stack, firsts = joined([films[k] for k in long])
         self._frames = torch.from_numpy(frames)
         self._y = torch.from_numpy(np.concatenate([demonstrations.targets[k] for k in long]))
-        lengths = [len(films[k]) for k in long]
-        edges = itertools.pairwise(np.cumsum([0, *lengths]))
+        places = [np.arange(len(films[k]) - self._steps + 1) for k in long]
+        steps_before = np.cumsum([0, *(len(films[k]) for k in long)])[:-1]
         #: First step of each window, and its first frame.
-        self._starts = np.concatenate(
+        self._starts = np.stack(
             [
-                np.stack([np.arange(a, b - self._steps + 1), np.arange(b - a - self._steps + 1) + f])
-                for (a, b), f in zip(edges, firsts, strict=True)
-            ],
-            axis=1,
+                np.concatenate([p + first for p, first in zip(places, offsets, strict=True)])
+                for offsets in (steps_before, firsts)
+            ]
         )
 
     def draw(self, n: int) -> tuple[Any, Any]:

@@ -484,7 +484,6 @@ def listed_arrays(arrays: Mapping[str, NDArray[Any]], prefix: str) -> list[NDArr
 
 def student_from(head: Head, name: str, arrays: Mapping[str, NDArray[Any]]) -> Student:
     """Rebuild a student from `student_arrays`."""
-
     return Student(
         head,
         name,

@@ -10,8 +10,9 @@ The network is that of the MinAtar paper: 16 kernels of 3x3 at stride 1, 128 rec
 output an action (the minimal action set). Sticky actions (0.1) and rising difficulty are on, as
 the games come. A run that was stopped goes on from its last checkpoint with the same command. The
 folder then holds ``MinAtar-<Game>-v1.zip`` (a Stable-Baselines3 agent), ``actor.safetensors``
-(the layers as plain arrays) and ``training.json`` with the learning curve, versions and the
-returns of evaluation episodes on seeds that training has not seen.
+(the layers as plain arrays), ``policy.safetensors`` (what `eventsim run` and `eventsim optimize`
+take) and ``training.json`` with the learning curve, versions and the returns of evaluation episodes
+on seeds that training has not seen.
 """
 
 from __future__ import annotations
@@ -30,21 +31,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eventsim.errors import EventsimError, InputError, MissingDependencyError
+from eventsim.errors import (
+    EventsimError,
+    FileFormatError,
+    InputError,
+    MissingDependencyError,
+    NetworkError,
+)
+from eventsim.models.decoders import Argmax
+from eventsim.models.encoders import Encoder
+from eventsim.models.pixels import Pixels
+from eventsim.models.policy import Policy
 from eventsim.models.rollout import make_env
+from eventsim.models.spaces import BoxSpec
 from eventsim.output import write_text
+from eventsim.stack import Stack
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
 
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 SCHEMA = "eventsim-training/1"
+#: Layers of an actor, by their names in its file.
+LAYERS = ("conv", "hidden", "output")
 EVALUATION_SEED = 20_000
 EVALUATION_EPISODES = 100
 #: Steps after which an episode is cut, in training and evaluation: the games have no limit.
 MAX_STEPS = 10_000
 N_ENVS = 64
 CHUNK = 100_000
+LEARNING_RATE = 5e-4
 
 
 def env_id(game: str) -> str:
@@ -156,7 +172,7 @@ def train(
     }
     while (done := max(record["steps"] / steps, record["seconds"] / seconds)) < 1.0:
         # The schedules run over the whole budget, also after a restart.
-        model.learning_rate = 1e-3 * (1.0 - done) + 1e-5
+        model.learning_rate = LEARNING_RATE * (1.0 - done) + 1e-5
         model._setup_lr_schedule()
         model.clip_range = _constant(0.2 * (1.0 - done) + 0.02)
         start = time.perf_counter()
@@ -171,12 +187,78 @@ def train(
         os.replace(zipped.with_suffix(".part.zip"), zipped)
         write_text(record_file, json.dumps(record, indent=1) + "\n")
         say(f"{game}: {record['steps']:,} steps, {record['seconds']:.0f} s, return {mean}")
-    _export(model, folder / "actor.safetensors", game)
+    actor = folder / "actor.safetensors"
+    _export(model, actor, game)
+    policy = policy_from(actor, seed=seed, steps=record["steps"])
+    policy.save(folder / "policy.safetensors")
     record["returns"] = evaluate(model, game, EVALUATION_EPISODES)
     record["mean_return"] = float(np.mean(record["returns"]))
     write_text(record_file, json.dumps(record, indent=1) + "\n")
     say(f"{game}: return {record['mean_return']:.1f} over {EVALUATION_EPISODES} new episodes")
     return record
+
+
+def policy_from(actor: str | os.PathLike[str], **metadata: Any) -> Policy:
+    """Build the policy of a trained actor, as `eventsim run` and `eventsim optimize` take it.
+
+    Parameters
+    ----------
+    actor : path
+        ``actor.safetensors``, as `train` writes it.
+    **metadata
+        Plain data to be stored with the policy.
+
+    Returns
+    -------
+    Policy
+        Of pictures of truth values as MinAtar gives them; episodes are cut after `MAX_STEPS`.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is none of these.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    where = f"'{os.fspath(actor)}'"
+    try:
+        with safe_open(actor, "numpy") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            game = str((stored.metadata() or {}).get("game", ""))
+    except (OSError, SafetensorError) as error:
+        raise FileFormatError(
+            f"is no file of tensors ({error}); give the actor.safetensors of a training",
+            where=where,
+        ) from error
+    names = {f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")}
+    if set(tensors) != names or game not in GAMES:
+        raise FileFormatError(
+            "is not the actor of a MinAtar game; give the actor.safetensors of a training",
+            where=where,
+        )
+    convolution, hidden, output = (
+        (tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in LAYERS
+    )
+    size = 10
+    channels = int(convolution[0].shape[1])
+    try:
+        stack = Stack((channels, size, size)).convolution(*convolution).activation("relu")
+        stack.flatten().linear(*hidden).activation("relu").linear(*output)
+        network = stack.network(name=env_id(game))
+    except NetworkError as error:
+        raise FileFormatError(f"its layers do not fit: {error}", where=where) from error
+    return Policy(
+        Encoder(BoxSpec((size, size, channels), "bool"), pixels=Pixels(channels_first=False)),
+        network,
+        Argmax(network.n_outputs),
+        {
+            "name": f"minatar-{game}",
+            "env_id": env_id(game),
+            "env_kwargs": {"max_episode_steps": MAX_STEPS},
+            "algorithm": "PPO",
+            **metadata,
+        },
+    )
 
 
 def evaluate(model: PPO, game: str, episodes: int) -> list[float]:
@@ -286,12 +368,12 @@ def _new(game: str, seed: int) -> PPO:
         "MlpPolicy",
         _vector(game, seed),
         n_steps=64,
-        batch_size=1024,
-        n_epochs=2,
-        learning_rate=1e-3,
+        batch_size=512,
+        n_epochs=3,
+        learning_rate=LEARNING_RATE,
         gamma=0.99,
         gae_lambda=0.95,
-        ent_coef=0.01,
+        ent_coef=0.03,
         clip_range=0.2,
         seed=seed,
         device="cpu",
@@ -332,11 +414,7 @@ def _export(model: PPO, path: Path, game: str) -> None:
 
     layers = model.policy.features_extractor.layers
     tensors = {}
-    for name, module in (
-        ("conv", layers[0]),
-        ("hidden", layers[3]),
-        ("output", model.policy.action_net),
-    ):
+    for name, module in zip(LAYERS, (layers[0], layers[3], model.policy.action_net), strict=True):
         tensors[f"{name}.weight"] = module.weight.detach().numpy().copy()
         tensors[f"{name}.bias"] = module.bias.detach().numpy().copy()
     temporary = path.with_suffix(".part")

@@ -257,9 +257,7 @@ def test_the_constant_of_a_silent_channel_goes_into_the_next_biases() -> None:
     small = compact_pictures(student)
     assert [len(b) for b in small.biases] == [2, 2, 5, 4]
     film = episodes(n=1, steps=8)[0]
-    np.testing.assert_allclose(
-        torch_outputs(small, film), torch_outputs(student, film), rtol=1e-12
-    )
+    np.testing.assert_allclose(torch_outputs(small, film), torch_outputs(student, film), rtol=1e-12)
     # What stays below its threshold is never sent.
     student.thresholds[1][:] = 0.6
     small = compact_pictures(student)
