@@ -18,7 +18,7 @@ from eventsim.errors import InputError
 from eventsim.models.arena import Arena, Baseline
 from eventsim.models.calibration import record
 from eventsim.models.policy import Policy
-from eventsim.models.quantization import quantize, size_bytes
+from eventsim.models.quantization import check_size, quantize, size_bytes
 from eventsim.models.tune import Choice, Promise, Trial, choose, describe_need, promise
 from eventsim.optimize_outcome import SCHEMA, Outcome, Point, mark_front
 from eventsim.optimize_search import Candidate, Search, SearchFactory
@@ -498,6 +498,7 @@ def _quantizer(bits: int, arena: Arena, seeds: range) -> Callable[[Policy], Poli
     """Return what turns a candidate's weights into `bits` bits."""
     if bits == 32:
         return lambda policy: policy
+    check_size(arena.teacher.network)
 
     def quantized(policy: Policy) -> Policy:
         played = record(policy, arena.env_id, seeds, progress=False)

@@ -364,6 +364,12 @@ def _layers(network: Network) -> tuple[list[int], list[int], list[Kernel]]:
         where, weights = f"projection '{q.name}'", q.weights
         neuron = network[q.target].neuron
         alone = len(network.incoming(q.target)) == 1 and len(network.outgoing(q.target)) <= 1
+        if isinstance(weights, Local) and not isinstance(weights, Convolution):
+            raise UnsupportedError(
+                "pools; students of pictures have convolutions and linear layers only; give a "
+                "teacher whose convolutions have strides instead",
+                where=where,
+            )
         if q.delay or not alone or not isinstance(neuron, Delta):
             raise UnsupportedError(
                 "is not one of a plain stack of layers, as students of pictures are",
@@ -380,12 +386,6 @@ def _layers(network: Network) -> tuple[list[int], list[int], list[Kernel]]:
                 )
             channels.append(weights.n_channels)
             kernels.append(Kernel(window.size, window.stride, window.padding))
-        elif isinstance(weights, Local):
-            raise UnsupportedError(
-                "pools; students of pictures have convolutions and linear layers only; give a "
-                "teacher whose convolutions have strides instead",
-                where=where,
-            )
         elif q.target not in network.outputs:
             hidden.append(network[q.target].size)
     return channels, hidden, kernels
