@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from eventsim.errors import InputError
 from eventsim.models.arena import Arena, Baseline
 from eventsim.models.calibration import record
 from eventsim.models.policy import Policy
-from eventsim.models.quantization import quantize, size_bytes
+from eventsim.models.quantization import check_size, quantize, size_bytes
 from eventsim.models.tune import Choice, Promise, Trial, choose, describe_need, promise
 from eventsim.optimize_outcome import SCHEMA, Outcome, Point, mark_front
 from eventsim.optimize_search import Candidate, Search, SearchFactory
@@ -74,6 +73,10 @@ class _Unchanged:
     @property
     def macs(self) -> float:
         return float(self.policy.dense_macs)
+
+    @property
+    def dense_macs(self) -> int:
+        return self.policy.dense_macs
 
 
 def optimize(
@@ -343,13 +346,13 @@ class _Optimization:
         work = self.arena.work(policy, played)
         teacher = self.arena.teacher.dense_macs
         unchanged = candidate.kind == _Unchanged.kind
-        student = teacher if unchanged else dense_macs_of(candidate.shape)
+        student = teacher if unchanged else candidate.dense_macs
         synapses = policy.network.n_synapses
         beside: dict[str, Any] | None = None
         if small is not None:
             beside = {
                 "shape": list(small.shape),
-                "macs": dense_macs_of(small.shape),
+                "macs": small.dense_macs,
                 "relative_loss": self._loss_of(small, said.episodes),
             }
         return {
@@ -485,11 +488,6 @@ def shortlist(entries: Sequence[Entry], limit: float) -> list[Entry]:
     return chosen
 
 
-def dense_macs_of(shape: Sequence[int]) -> int:
-    """Return the multiplications of a fully connected network of these layers."""
-    return sum(a * b for a, b in itertools.pairwise(shape))
-
-
 def size_of(policy: Policy) -> int:
     """Return the bytes of a policy's parameters, in the smaller of dense and sparse form."""
     size = size_bytes(policy)
@@ -500,6 +498,7 @@ def _quantizer(bits: int, arena: Arena, seeds: range) -> Callable[[Policy], Poli
     """Return what turns a candidate's weights into `bits` bits."""
     if bits == 32:
         return lambda policy: policy
+    check_size(arena.teacher.network)
 
     def quantized(policy: Policy) -> Policy:
         played = record(policy, arena.env_id, seeds, progress=False)
@@ -515,7 +514,7 @@ def _own_search(effort: Mapping[str, Any]) -> SearchFactory:
         teacher: Policy, env_id: str, env_kwargs: Mapping[str, Any], max_loss: float, **options: Any
     ) -> Search:
         try:
-            settings = module.Settings(**{"slack": max_loss, **effort})
+            settings = module.settings_for(teacher, **{"slack": max_loss, **effort})
         except TypeError as error:
             raise InputError(f"has a field that is unknown: {error}", field="effort") from error
         made: Search = module.Search(teacher, env_id, env_kwargs, settings=settings, **options)

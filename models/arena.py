@@ -19,7 +19,8 @@ import numpy as np
 from eventsim.errors import InputError, OutputError
 from eventsim.models.bounds import Pairs, Scale
 from eventsim.models.policy import Policy, Session
-from eventsim.models.rollout import Episode, RandomActor, check_spaces, episode, make_env
+from eventsim.models.rollout import Episode, RandomActor, check_spaces, episode, make_for
+from eventsim.models.wrappers import recipe
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -142,10 +143,8 @@ class Arena:
             )
         self.teacher = teacher
         self.env_id = env_id
-        # The arguments belong to the environment that the policy was made for.
-        own = env_id == teacher.env_id
-        self.env_kwargs: dict[str, Any] = (teacher.metadata.get("env_kwargs") or {}) if own else {}
-        self._env = make_env(env_id, **self.env_kwargs)
+        self.env_kwargs: dict[str, Any] = recipe(teacher, env_id)[0]
+        self._env = make_for(teacher, env_id)
         self._reusable = _entry(self._env).startswith(_FORGETFUL)
         self._used = False
         self._on_episode = on_episode
@@ -315,7 +314,7 @@ class Arena:
     def _play(self, actor: Any, seed: int) -> Episode:
         if self._used and not self._reusable:
             self._env.close()
-            self._env = make_env(self.env_id, **self.env_kwargs)
+            self._env = make_for(self.teacher, self.env_id)
         self._used = True
         return episode(actor, self._env, seed)
 

@@ -21,6 +21,7 @@ from eventsim.models.decoders import (
     MultiDiscreteArgmax,
     QuantileArgmax,
 )
+from eventsim.models.films import Film
 from eventsim.models.policy import Policy
 from eventsim.network import Network, Population, Projection
 from eventsim.neurons import Delta, Input, activation
@@ -113,11 +114,11 @@ class Demonstrations:
 
     Attributes
     ----------
-    inputs : list of float32 array of shape (T, n_inputs)
+    inputs : list of float32 array of shape (T, n_inputs), or of Film
     targets : list of float32 array of shape (T, size)
     """
 
-    inputs: list[Float32] = field(default_factory=list)
+    inputs: list[Any] = field(default_factory=list)
     targets: list[Float32] = field(default_factory=list)
 
     @property
@@ -125,9 +126,9 @@ class Demonstrations:
         """Steps in all."""
         return sum(len(x) for x in self.inputs)
 
-    def add(self, inputs: Sequence[Float], targets: Sequence[Float32]) -> None:
+    def add(self, inputs: Sequence[Float | Film], targets: Sequence[Float32]) -> None:
         """Append episodes."""
-        self.inputs += [np.asarray(x, np.float32) for x in inputs]
+        self.inputs += [x if isinstance(x, Film) else np.asarray(x, np.float32) for x in inputs]
         self.targets += list(targets)
 
     def latest(self, steps: int) -> Demonstrations:
@@ -463,27 +464,33 @@ def _shares(total: int, n: int) -> list[int]:
 
 def student_arrays(student: Student) -> dict[str, NDArray[Any]]:
     """Arrays of a student, by name, for a checkpoint."""
-    arrays: dict[str, NDArray[Any]] = {"mean": student.mean, "std": student.std}
-    for name in ("weights", "biases", "masks", "thresholds"):
-        for k, values in enumerate(getattr(student, name)):
-            arrays[f"{name}/{k}"] = values
-    return arrays
+    return {"mean": student.mean, "std": student.std, **layer_arrays(student)}
+
+
+def layer_arrays(student: Any) -> dict[str, NDArray[Any]]:
+    """Arrays of the layers of a student, by name and number."""
+    return {
+        f"{name}/{k}": values
+        for name in ("weights", "biases", "masks", "thresholds")
+        for k, values in enumerate(getattr(student, name))
+    }
+
+
+def listed_arrays(arrays: Mapping[str, NDArray[Any]], prefix: str) -> list[NDArray[Any]]:
+    """Return those of one name from `layer_arrays`, in order."""
+    n = sum(key.startswith(f"{prefix}/") for key in arrays)
+    return [np.array(arrays[f"{prefix}/{k}"]) for k in range(n)]
 
 
 def student_from(head: Head, name: str, arrays: Mapping[str, NDArray[Any]]) -> Student:
     """Rebuild a student from `student_arrays`."""
-
-    def listed(prefix: str) -> list[NDArray[Any]]:
-        n = sum(key.startswith(f"{prefix}/") for key in arrays)
-        return [np.array(arrays[f"{prefix}/{k}"]) for k in range(n)]
-
     return Student(
         head,
         name,
         np.array(arrays["mean"]),
         np.array(arrays["std"]),
-        listed("weights"),
-        listed("biases"),
-        [m.astype(np.bool_) for m in listed("masks")],
-        listed("thresholds"),
+        listed_arrays(arrays, "weights"),
+        listed_arrays(arrays, "biases"),
+        [m.astype(np.bool_) for m in listed_arrays(arrays, "masks")],
+        listed_arrays(arrays, "thresholds"),
     )
