@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eventsim.errors import InputError, OutputError
 from eventsim.models.bounds import Pairs, Scale
@@ -249,6 +250,12 @@ class Arena:
             return Outcome(one.total, one.steps, int(counted.macs.sum()), int(counted.acs.sum()))
 
         return self._recall(key, seed, play)
+
+    def inputs(self, policy: Policy, seeds: Sequence[int]) -> list[NDArray[np.float64]]:
+        """Encoded observations of episodes of a policy by events, an array each; not logged."""
+        session = policy.session()
+        played = [self._ground.play(session, seed, record=True) for seed in seeds]
+        return [one.inputs for one in played if one.inputs is not None]
 
     def taught(self, seed: int) -> Outcome:
         """Episode of the teacher."""
