@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,6 +59,19 @@ class Candidate(Protocol):
     @property
     def returns(self) -> NDArray[np.float64]:
         """As the search measured them."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A candidate, and its relative loss as far as it is known before the choice."""
+
+    candidate: Candidate
+    loss: float
+
+    @property
+    def synops(self) -> float:
+        """Synaptic operations per step, as they are known before the choice."""
+        return self.candidate.macs + self.candidate.acs
 
 
 class Search(Protocol):

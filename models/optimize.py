@@ -42,9 +42,10 @@ from eventsim.models.candidate import (
 from eventsim.models.compaction import unrolled
 from eventsim.models.distill import Training
 from eventsim.models.families import Family, family_of, settings_for
+from eventsim.models.playground import Playground
 from eventsim.models.policy import Policy
 from eventsim.models.refine import Refined, Refining, Watched, refine
-from eventsim.models.rollout import RandomActor, episode, make_for
+from eventsim.models.rollout import RandomActor, make_for
 from eventsim.models.student import Demonstrations
 from eventsim.output import write_atomically, write_text
 
@@ -118,6 +119,7 @@ class Search:
         self.teacher_returns = self.random_returns = np.zeros(0)
         self.family: Family = family_of(teacher)
         self._say = say or (lambda _: None)
+        self._ground = Playground(lambda: make_for(teacher, env_id, **self.env_kwargs))
         self._demonstrations = Demonstrations()
         self._students: dict[str, Any] = {}
         self._losses: dict[str, float] = {}
@@ -137,6 +139,8 @@ class Search:
             yield from self._stages()
         except OutOfTimeError:
             self._say("the budget is spent")
+        finally:
+            self._ground.close()
 
     def _stages(self) -> Iterator[str]:
         self._stage("teacher", self._teacher)
@@ -231,13 +235,9 @@ class Search:
         exact = self.teacher.with_network(self.teacher.network.with_thresholds(0.0))
         session = exact.session()
         returns = self._play(session, SEEDS["validation"], n)[0]
-        env = self._env()
-        with env:
-            actor = RandomActor(env.action_space)
-            actor.seed(self.seed)
-            random_returns = np.array(
-                [episode(actor, env, SEEDS["validation"] + k).rewards.sum() for k in range(n)]
-            )
+        actor = RandomActor(self._ground.env.action_space)
+        actor.seed(self.seed)
+        random_returns = self._play(actor, SEEDS["validation"], n)[0]
         inputs = self._record(session, options.recorded_steps, self._key("teacher"))
         self._add(inputs)
         self._say(
@@ -374,8 +374,7 @@ class Search:
         session = policy.session()
         watched = []
         for seed in seeds:
-            with self._env() as env:
-                played = episode(session, env, seed, record=True)
+            played = self._ground.play(session, seed, record=True)
             totals = session.simulator.totals  # type: ignore[union-attr]
             watched.append(
                 Watched(
@@ -423,15 +422,14 @@ class Search:
             (first[2] + more[2]) / steps,
         )
 
-    def _play(self, session: Any, seed: int, n: int) -> tuple[Float, float, float, int]:
+    def _play(self, actor: Any, seed: int, n: int) -> tuple[Float, float, float, int]:
         """Returns of n episodes, MACs and ACs in all, and steps."""
         returns, macs, acs, steps = [], 0, 0, 0
         for k in range(n):
-            with self._env() as env:
-                played = episode(session, env, seed + k)
+            played = self._ground.play(actor, seed + k)
             returns.append(float(played.rewards.sum()))
             steps += len(played.rewards)
-            totals = getattr(session.simulator, "totals", None)
+            totals = getattr(getattr(actor, "simulator", None), "totals", None)
             if totals is not None:
                 macs += int(totals.macs.sum())
                 acs += int(totals.acs.sum())
@@ -442,10 +440,9 @@ class Search:
         rng = np.random.default_rng(key)
         recorded: list[Any] = []
         while sum(len(x) for x in recorded) < steps:
-            with self._env() as env:
-                played = episode(
-                    session, env, SEEDS["record"] + int(rng.integers(100_000)), record=True
-                )
+            played = self._ground.play(
+                session, SEEDS["record"] + int(rng.integers(100_000)), record=True
+            )
             if played.inputs is not None:
                 recorded.append(self.family.packed(played.inputs))
         return recorded
@@ -456,9 +453,6 @@ class Search:
 
     def _latest(self) -> Demonstrations:
         return self._demonstrations.latest(self.settings.kept_steps)
-
-    def _env(self) -> Any:
-        return make_for(self.teacher, self.env_id, **self.env_kwargs)
 
     def _key(self, *parts: object) -> int:
         """A seed that depends on the search's own and on what it is for."""

@@ -62,7 +62,7 @@ class PictureWindows:
             ]
         )
 
-    def draw(self, n: int) -> tuple[Any, Any]:
+    def draw(self, n: int) -> tuple[Any, Any, None]:
         """Pictures (n, steps, values) in torch's order, and targets (n, steps, size)."""
         torch = torch_module()
         chosen = self._starts[:, self._rng.integers(self._starts.shape[1], size=n)]
@@ -70,7 +70,7 @@ class PictureWindows:
         steps = torch.from_numpy(chosen[0][:, np.newaxis] + ahead)
         frames = (chosen[1][:, np.newaxis] + ahead)[..., np.newaxis] + np.arange(self._stack)
         x = self._frames[torch.from_numpy(frames)].reshape(n, self._steps, -1)
-        return x.to(torch.float32) * self._scale, self._y[steps]
+        return x.to(torch.float32) * self._scale, self._y[steps], None
 
 
 class PictureModule(Module[PictureStudent]):

@@ -146,9 +146,9 @@ def quantize(
             ranges[name] = np.full(network[name].size, ranges[name].max())
     quanta = {
         p.name: (
-            _quanta(ranges[p.name], input_bits)
+            quanta_for(ranges[p.name], input_bits)
             if p.is_input
-            else np.full(p.size, _quanta(ranges[p.name].max(keepdims=True), activation_bits)[0])
+            else np.full(p.size, quanta_for(ranges[p.name].max(keepdims=True), activation_bits)[0])
         )
         for p in network.populations
     }
@@ -291,7 +291,7 @@ def straight_through(weights: torch.Tensor, bits: int, quanta: ArrayLike = 1.0) 
     weights : torch.Tensor of shape (n_out, n_in)
     bits : int
     quanta : float or array of shape (n_in,), optional
-        Steps of the source's values, powers of two; only their ratios matter.
+        Steps of the source's values; only their ratios matter.
 
     Returns
     -------
@@ -299,11 +299,28 @@ def straight_through(weights: torch.Tensor, bits: int, quanta: ArrayLike = 1.0) 
     """
     import torch
 
-    grid = np.asarray(quanta, np.float64)
-    values = weights.detach().cpu().numpy().astype(np.float64) * grid
-    exponents = _exponents(values, bits)
-    rounded = torch.from_numpy(_rounded(values, exponents, bits) / grid).to(weights)
+    values = weights.detach().cpu().numpy()
+    rounded = torch.from_numpy(round_weights(values, bits, quanta)).to(weights)
     return weights + (rounded - weights).detach()
+
+
+def round_weights(weights: ArrayLike, bits: int, quanta: ArrayLike = 1.0) -> Float:
+    """Return a layer's weights as `quantize` rounds them.
+
+    Parameters
+    ----------
+    weights : array of shape (n_out, n_in)
+    bits : int
+    quanta : float or array of shape (n_in,), optional
+        Steps of the source's values; only their ratios matter.
+
+    Returns
+    -------
+    float64 array of the same shape
+    """
+    grid = np.asarray(quanta, np.float64)
+    values = np.asarray(weights, np.float64) * grid
+    return np.asarray(_rounded(values, _exponents(values, bits), bits) / grid)
 
 
 def _check_bits(field: str, bits: int, limits: tuple[int, int]) -> None:
@@ -314,8 +331,20 @@ def _check_bits(field: str, bits: int, limits: tuple[int, int]) -> None:
         )
 
 
-def _quanta(largest: ArrayLike, bits: int) -> Float:
-    """Smallest powers of two with which values up to `largest` fit the signed bits."""
+def quanta_for(largest: ArrayLike, bits: int) -> Float:
+    """Return the smallest powers of two with which values up to `largest` fit the signed bits.
+
+    Parameters
+    ----------
+    largest : array
+        Of absolute values.
+    bits : int
+        The sign included.
+
+    Returns
+    -------
+    float64 array of the same shape
+    """
     top = np.maximum(np.asarray(largest, np.float64), 2.0**-20)
     return np.asarray(2.0 ** np.ceil(np.log2(top / (2 ** (bits - 1) - 1))))
 
@@ -436,4 +465,11 @@ def _check_range(
             )
 
 
-__all__ = ["Size", "quantize", "size_bytes", "straight_through"]
+__all__ = [
+    "Size",
+    "quanta_for",
+    "quantize",
+    "round_weights",
+    "size_bytes",
+    "straight_through",
+]

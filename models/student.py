@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eventsim.connectivity import Dense, Sparse
 from eventsim.errors import InputError, UnsupportedError
 from eventsim.models.activity import activity
 from eventsim.models.decoders import (
@@ -228,6 +229,47 @@ class Student:
         return Policy(teacher.encoder, network, self.head.decoder, {**teacher.metadata, **metadata})
 
 
+def student_of(policy: Policy, inputs: Sequence[Float]) -> Student | None:
+    """Return a policy as a student that can be trained further, or None if it has another form.
+
+    Parameters
+    ----------
+    policy : Policy
+        Of a layered feed-forward network of delta neurons, no synapse past a layer, none of its
+        own over time.
+    inputs : sequence of array of shape (T, n_inputs)
+        Encoded, for their means and standard deviations.
+
+    Returns
+    -------
+    Student or None
+        ``student.to_policy(policy)`` gives the policy again, to the rounding of float32.
+    """
+    network, head = policy.network, Head.of(policy.decoder)
+    layers = [p for p in network.populations if not p.is_input]
+    chain = [*network.inputs, *(p.name for p in layers)]
+    neurons = [p.neuron for p in layers if isinstance(p.neuron, Delta)]
+    names = [n.activation.name for n in neurons]
+    hidden = names[0] if len(names) > 1 else STUDENT_ACTIVATIONS[0]
+    if (
+        [(q.source, q.target) for q in network.projections] != list(itertools.pairwise(chain))
+        or any(q.delay or not isinstance(q.weights, Dense | Sparse) for q in network.projections)
+        or hidden not in STUDENT_ACTIVATIONS
+        or names != [hidden] * (len(layers) - 1) + ["identity"]
+        or head.decoder is not policy.decoder
+    ):
+        return None
+    mean, std = _standard(np.concatenate(inputs))
+    weights = [q.weights.to_dense().astype(np.float64) for q in network.projections]
+    biases = [p.parameter("bias").astype(np.float64) for p in layers]
+    masks = [w != 0.0 for w in weights]
+    biases[0] = biases[0] + weights[0] @ mean
+    weights[0] = weights[0] * std
+    thresholds = [network[name].parameter("threshold").copy() for name in chain[:-1]]
+    thresholds[0] = thresholds[0] / std
+    return Student(head, hidden, mean, std, weights, biases, masks, thresholds)
+
+
 def new_student(
     head: Head,
     demonstrations: Demonstrations,
@@ -262,10 +304,7 @@ def new_student(
             field="activation",
         )
     rng = np.random.default_rng(seed)
-    x = np.concatenate(demonstrations.inputs).astype(np.float64)
-    mean, std = x.mean(axis=0), x.std(axis=0)
-    # An input that never moves would be blown up by a division by its rounding error.
-    std = np.where(std > 1e-6 * (1.0 + np.abs(mean)), std, 1.0)
+    mean, std = _standard(np.concatenate(demonstrations.inputs))
     sizes = [len(mean), *hidden, head.size]
     weights = [
         rng.normal(size=(m, n)) * math.sqrt((2.0 if k < len(hidden) else 1.0) / n)
@@ -294,16 +333,26 @@ def answers(teacher: Policy, head: Head, inputs: Sequence[Float]) -> list[Float3
     return result
 
 
-def spread(student: Student, demonstrations: Demonstrations, steps: int = 4096) -> list[Float]:
-    """Standard deviation of the standardised inputs and of each hidden activation, dense."""
-    a = _some_inputs(student, demonstrations, steps)
-    result = [a.std(axis=0)]
-    f = activation(student.activation)
+def _activations(student: Student, x: Float) -> list[Float]:
+    """Standardised inputs of shape (T, n_inputs), and what each hidden layer makes of them."""
+    result, f = [x], activation(student.activation)
     for w, b, mask in zip(student.weights[:-1], student.biases[:-1], student.masks[:-1],
                           strict=True):  # fmt: skip
-        a = f(a @ np.where(mask, w, 0.0).T + b)
-        result.append(a.std(axis=0))
+        result.append(f(result[-1] @ np.where(mask, w, 0.0).T + b))
     return result
+
+
+def spread(student: Student, demonstrations: Demonstrations, steps: int = 4096) -> list[Float]:
+    """Standard deviation of the standardised inputs and of each hidden activation, dense."""
+    x = _some_inputs(student, demonstrations, steps)
+    return [a.std(axis=0) for a in _activations(student, x)]
+
+
+def peaks(student: Student, demonstrations: Demonstrations) -> list[Float]:
+    """Largest absolute value of each input, as the encoder gives it, and hidden neuron, dense."""
+    raw = np.concatenate(demonstrations.inputs).astype(np.float64)
+    values = _activations(student, (raw - student.mean) / student.std)
+    return [np.abs(a).max(axis=0) for a in (raw, *values[1:])]
 
 
 def with_spread_thresholds(
@@ -317,22 +366,49 @@ def with_spread_thresholds(
 
 def event_rates(student: Student, demonstrations: Demonstrations, steps: int = 8192) -> list[Float]:
     """Events a step of each input and hidden neuron on the latest demonstrations."""
-    episodes = demonstrations.latest(steps).inputs
     counts = [np.zeros(len(t)) for t in student.thresholds]
     total = 0
-    f = activation(student.activation)
-    for x in episodes:
-        a = (x.astype(np.float64) - student.mean) / student.std
-        for k, theta in enumerate(student.thresholds):
-            # An input starts from what its targets take for received: 0, before standardising.
-            start = -student.mean / student.std if k == 0 else np.zeros(len(theta))
-            sent, fires = _hold(a, theta, start)
+    for x in demonstrations.latest(steps).inputs:
+        for k, (_, fires) in enumerate(_by_events(student, x)):
             counts[k] += fires.sum(axis=0)
-            if k + 1 < len(student.thresholds):
-                w = np.where(student.masks[k], student.weights[k], 0.0)
-                a = f(sent @ w.T + student.biases[k])
         total += len(x)
     return [c / max(total, 1) for c in counts]
+
+
+def held_before(student: Student, inputs: Float32) -> list[Float]:
+    """What the targets of the inputs and of each hidden layer hold before each step.
+
+    Parameters
+    ----------
+    student : Student
+    inputs : array of shape (T, n_inputs)
+        Of an episode.
+
+    Returns
+    -------
+    list of float64 array of shape (T, n)
+        Inputs standardised.
+    """
+    starts = _starts(student)
+    sent = [s for s, _ in _by_events(student, inputs)]
+    return [np.concatenate([[a], s[:-1]]) for a, s in zip(starts, sent, strict=True)]
+
+
+def _starts(student: Student) -> list[Float]:
+    """What targets take for received before the first step: 0, before standardising."""
+    zeros = [np.zeros(len(t)) for t in student.thresholds[1:]]
+    return [-student.mean / student.std, *zeros]
+
+
+def _by_events(student: Student, inputs: Float32) -> Iterator[tuple[Float, NDArray[np.bool_]]]:
+    """What inputs and hidden layers have sent at each step of an episode, and where it changed."""
+    f = activation(student.activation)
+    a = (inputs.astype(np.float64) - student.mean) / student.std
+    for k, (theta, start) in enumerate(zip(student.thresholds, _starts(student), strict=True)):
+        sent, fires = _hold(a, theta, start)
+        yield sent, fires
+        w = np.where(student.masks[k], student.weights[k], 0.0)
+        a = f(sent @ w.T + student.biases[k])
 
 
 def cut(
@@ -436,6 +512,14 @@ def _hold(a: Float, theta: Float, start: Float) -> tuple[Float, NDArray[np.bool_
     return sent, fires > 0.0
 
 
+def _standard(inputs: NDArray[Any]) -> tuple[Float, Float]:
+    """Means and standard deviations of inputs of shape (T, n)."""
+    x = inputs.astype(np.float64)
+    mean, std = x.mean(axis=0), x.std(axis=0)
+    # An input that never moves would be blown up by a division by its rounding error.
+    return mean, np.where(std > 1e-6 * (1.0 + np.abs(mean)), std, 1.0)
+
+
 def _some_inputs(student: Student, demonstrations: Demonstrations, steps: int) -> Float:
     x = np.concatenate(demonstrations.inputs)
     x = x[:: max(1, len(x) // steps)].astype(np.float64)
@@ -443,14 +527,8 @@ def _some_inputs(student: Student, demonstrations: Demonstrations, steps: int) -
 
 
 def _means(student: Student, demonstrations: Demonstrations) -> list[Float]:
-    a = _some_inputs(student, demonstrations, 4096)
-    result = [a.mean(axis=0)]
-    f = activation(student.activation)
-    for w, b, mask in zip(student.weights[:-1], student.biases[:-1], student.masks[:-1],
-                          strict=True):  # fmt: skip
-        a = f(a @ np.where(mask, w, 0.0).T + b)
-        result.append(a.mean(axis=0))
-    return result
+    x = _some_inputs(student, demonstrations, 4096)
+    return [a.mean(axis=0) for a in _activations(student, x)]
 
 
 def _output_spread(student: Student, spreads: Sequence[Float]) -> Float:
