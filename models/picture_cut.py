@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from eventsim.models.picture_distill import Watched, watch
 from eventsim.models.picture_student import PictureStudent
-from eventsim.models.student import Demonstrations, Float
-from eventsim.neurons import activation
+from eventsim.models.student import Demonstrations, Float, sent_by_silent
 
 #: Added to event rates, so that what never sends is not free.
 _IDLE = 0.02
@@ -101,7 +100,6 @@ def compact_pictures(student: PictureStudent) -> PictureStudent:
     channel stays. Outputs are the same but for rounding.
     """
     result = student.copy()
-    f = activation(student.activation)
     changed = True
     while changed:
         changed = False
@@ -109,8 +107,7 @@ def compact_pictures(student: PictureStudent) -> PictureStudent:
             heard = _by_source(result.masks[k + 1], len(result.masks[k])).any(axis=(0, 2))
             hears = np.asarray(result.masks[k].reshape(len(result.masks[k]), -1).any(axis=1))
             silent = heard & ~hears
-            constant = np.where(silent, f(result.biases[k]), 0.0)
-            constant = np.where(np.abs(constant) > result.thresholds[k + 1], constant, 0.0)
+            constant = sent_by_silent(result, k, silent)
             padded = k + 1 < len(result.kernels) and result.kernels[k + 1].padding != (0, 0)
             keep: NDArray[np.bool_] = heard & (hears | (padded & (constant != 0.0)))
             if not keep.any():  # a layer of nothing cannot be; one silent neuron stays

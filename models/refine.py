@@ -416,8 +416,14 @@ def changes_of(policy: Policy) -> list[Change]:
     """All single changes of a policy that may make it cheaper."""
     network = policy.network
     found = []
+    # Every change of a truth value is 1: a threshold sends it, or cuts the pixel off.
+    binary = (
+        policy.encoder.pixels is not None and getattr(policy.encoder.space, "dtype", "") == "bool"
+    )
     for population in network.populations:
         if not network.outgoing(population.name):
+            continue
+        if population.is_input and binary:
             continue
         heard = np.zeros(population.size, np.bool_)
         for q in network.outgoing(population.name):

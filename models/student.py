@@ -472,7 +472,6 @@ def cut(
 def _compact(student: Student) -> Student:
     """Drop hidden neurons that nobody hears, and fold those that hear nothing into biases."""
     result = student.copy()
-    f = activation(student.activation)
     changed = True
     while changed:
         changed = False
@@ -488,8 +487,7 @@ def _compact(student: Student) -> Student:
                     continue
             changed = True
             silent = heard & ~hears
-            constant = np.where(silent, f(result.biases[k]), 0.0)
-            constant = np.where(np.abs(constant) > result.thresholds[k + 1], constant, 0.0)
+            constant = sent_by_silent(result, k, silent)
             after = np.where(result.masks[k + 1], result.weights[k + 1], 0.0)
             result.biases[k + 1] = result.biases[k + 1] + after[:, ~keep] @ constant[~keep]
             result.weights[k], result.masks[k] = result.weights[k][keep], result.masks[k][keep]
@@ -498,6 +496,12 @@ def _compact(student: Student) -> Student:
             result.weights[k + 1] = result.weights[k + 1][:, keep]
             result.masks[k + 1] = result.masks[k + 1][:, keep]
     return result
+
+
+def sent_by_silent(student: Any, k: int, silent: NDArray[np.bool_] | np.bool_) -> Float:
+    """What neurons or channels of layer `k` without inputs send: 0 where it is held back."""
+    constant = np.where(silent, activation(student.activation)(student.biases[k]), 0.0)
+    return np.where(np.abs(constant) > student.thresholds[k + 1], constant, 0.0)
 
 
 def _hold(a: Float, theta: Float, start: Float) -> tuple[Float, NDArray[np.bool_]]:
