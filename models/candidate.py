@@ -116,6 +116,9 @@ class Settings:
         Windows of a batch in training, and steps of a window.
     refine_synapses : int
         Networks with more synapses, unrolled, are not refined.
+    own_cut_share, own_iterations, own_learning_rate : float, int, float
+        The same of the ladder that begins with the teacher itself, where no student holds: larger
+        networks, which are cut faster and trained longer, by smaller steps, as they know much.
     """
 
     recorded_steps: int = 15_000
@@ -140,7 +143,10 @@ class Settings:
     hopeless: float = math.inf
     windows: int = 64
     window_steps: int = 32
-    refine_synapses: int = 1_000_000
+    refine_synapses: int = 4_000
+    own_cut_share: float = 0.25
+    own_iterations: int = 1_000
+    own_learning_rate: float = 1e-3
 
 
 #: Fields that a search begun by an earlier version does not name, with what it did.
@@ -148,7 +154,10 @@ LATER_SETTINGS = {
     "hopeless": math.inf,
     "windows": 64,
     "window_steps": 32,
-    "refine_synapses": 1_000_000,
+    "refine_synapses": 4_000,
+    "own_cut_share": 0.25,
+    "own_iterations": 1_000,
+    "own_learning_rate": 1e-3,
 }
 
 

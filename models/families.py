@@ -37,6 +37,7 @@ from eventsim.models.student import (
     new_student,
     student_arrays,
     student_from,
+    student_of,
     with_spread_thresholds,
 )
 from eventsim.network import Network
@@ -76,6 +77,9 @@ class Family(Protocol):
 
     def new(self, demonstrations: Demonstrations, shape: Any, seed: int, start: int) -> Any:
         """An untrained student; `start` counts the tries."""
+
+    def own(self, teacher: Policy, demonstrations: Demonstrations) -> Any | None:
+        """The teacher itself as a student, or None if no student has its form."""
 
     def train(
         self, student: Any, demonstrations: Demonstrations, training: Training, seed: int
@@ -181,6 +185,11 @@ class VectorFamily:
         """An untrained student, of one activation and the other in turn."""
         f = "tanh" if start % 2 else "relu"
         return new_student(self.head, demonstrations, shape, seed, f)
+
+    def own(self, teacher: Policy, demonstrations: Demonstrations) -> Student | None:
+        """See `eventsim.models.student.student_of`; dense, so without thresholds."""
+        dense = teacher.with_network(teacher.network.with_thresholds(0.0))
+        return student_of(dense, demonstrations.inputs)
 
     def train(
         self, student: Student, demonstrations: Demonstrations, training: Training, seed: int
@@ -291,6 +300,9 @@ class PictureFamily:
         if demonstrations.steps == 0:
             raise InputError("hold no step; record at least one episode", where="demonstrations")
         return self._untrained(shape, seed)
+
+    def own(self, teacher: Policy, demonstrations: Demonstrations) -> None:
+        """None: the widest convolutional student has the teacher's form already."""
 
     def train(
         self, student: PictureStudent, demonstrations: Demonstrations, training: Training, seed: int

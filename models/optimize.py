@@ -7,8 +7,9 @@ Stages, each of which leaves a checkpoint:
 2. ``dense ...``: dense students of growing width, several starts each, distilled on what they
    themselves visit (DAgger: Ross et al. 2011, arXiv 1011.0686). The smallest that holds the return
    is the honest baseline.
-3. ``events ...``: from that student, from wider ones and, where none holds, from the widest: rounds
-   of pruning and fine-tuning with the thresholds in the loop. Each round's student is a candidate.
+3. ``events ...``: from that student and from wider ones, or, where none holds, from the teacher's
+   own weights: rounds of pruning and fine-tuning with the thresholds in the loop. Each round's
+   student is a candidate.
 4. ``refined ...``: the cheapest of each ladder that holds, made cheaper still by single changes
    that are played in the environment (`eventsim.models.refine`).
 
@@ -22,6 +23,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,10 @@ __all__ = [
     "Settings",
     "settings_for",
 ]
+
+
+#: Name of the teacher as a student.
+_OWN = "own"
 
 
 class OutOfTimeError(Exception):
@@ -152,6 +158,14 @@ class Search:
             if self._losses[self._dense_name(k)] <= self.settings.slack:
                 first = k
                 break
+        else:
+            # Where the capacity is needed, what the teacher has learned is the better start.
+            own = self.family.own(self.teacher, self._demonstrations)
+            if own is not None:
+                self._stage(_OWN, partial(self._own, own))
+                yield _OWN
+                yield from self._ladder(_OWN)
+                return
         # Each ladder at once after its dense start: what a small budget cuts are the wider ones.
         done: set[int] = set()
         for above in self.settings.wider:
@@ -278,6 +292,12 @@ class Search:
         self._say(f"{name}: {student.dense_macs:,} MACs, loss {loss:.2%}")
         return self._candidate(name, "dense", policy, student.dense_macs, 0.0, returns, name)
 
+    def _own(self, student: Any) -> dict[str, Any]:
+        """The teacher as a student: dense, it does what it did."""
+        self._students[_OWN] = student
+        returns = self.teacher_returns
+        return self._candidate(_OWN, "dense", self.teacher, student.dense_macs, 0.0, returns, _OWN)
+
     def _events(self, name: str, before: str, start: str, number: int) -> dict[str, Any]:
         """One round of a ladder."""
         options = self.settings
@@ -287,11 +307,13 @@ class Search:
             scale = options.first_threshold
             student = self.family.with_thresholds(student, self._demonstrations, scale)
         else:
-            student = self.family.cut(student, self._latest(), options.cut_share)
+            share = options.own_cut_share if start == _OWN else options.cut_share
+            student = self.family.cut(student, self._latest(), share)
         training = Training(
-            options.event_iterations,
+            options.own_iterations if start == _OWN else options.event_iterations,
             options.windows,
             options.window_steps,
+            options.own_learning_rate if start == _OWN else Training.learning_rate,
             cost=options.cost * options.cost_growth**number,
         )
         student = self._train(student, training, seed)

@@ -443,9 +443,13 @@ def cut(
     rates = event_rates(student, demonstrations)
     scores = []
     for k, (w, mask) in enumerate(zip(student.weights, student.masks, strict=True)):
-        # In units of its target's own spread, so that layers can be compared.
-        target = spreads[k + 1] if k + 1 < len(spreads) else _output_spread(student, spreads)
-        part = np.square(w) * np.square(spreads[k]) / np.square(np.maximum(target, 1e-3))[:, None]
+        # In units of its target's own spread, so that layers can be compared; but a rectified unit
+        # that hardly ever wakes is not worth the more for that, and one that never does nothing.
+        contributions = np.square(np.where(mask, w, 0.0)) * np.square(spreads[k])
+        sums = np.sqrt(contributions.sum(axis=1))
+        target = spreads[k + 1] if k + 1 < len(spreads) else sums
+        scale = np.maximum(np.maximum(target, 0.1 * sums), 1e-3)[:, np.newaxis]
+        part = np.where(target[:, np.newaxis] > 0.0, contributions / np.square(scale), 0.0)
         score = np.where(mask, part / (rates[k] + 0.02), np.inf)
         if keep_inputs and k == 0:
             best = np.where(mask, part, -1.0).argmax(axis=0)
@@ -533,11 +537,6 @@ def _some_inputs(student: Student, demonstrations: Demonstrations, steps: int) -
 def _means(student: Student, demonstrations: Demonstrations) -> list[Float]:
     x = _some_inputs(student, demonstrations, 4096)
     return [a.mean(axis=0) for a in _activations(student, x)]
-
-
-def _output_spread(student: Student, spreads: Sequence[Float]) -> Float:
-    w = np.where(student.masks[-1], student.weights[-1], 0.0)
-    return np.asarray(np.sqrt(np.square(w) @ np.square(spreads[-1])))
 
 
 def _shares(total: int, n: int) -> list[int]:
