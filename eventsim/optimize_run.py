@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -17,20 +16,20 @@ from numpy.typing import NDArray
 from eventsim import optimize_outcome
 from eventsim.errors import InputError
 from eventsim.models.arena import Arena, Baseline
-from eventsim.models.calibration import record
 from eventsim.models.policy import Policy
-from eventsim.models.quantization import quantize, size_bytes
+from eventsim.models.quantization import check_size, size_bytes
 from eventsim.models.tune import Choice, Promise, Trial, choose, describe_need, promise
 from eventsim.optimize_outcome import SCHEMA, Outcome, Point, mark_front
-from eventsim.optimize_search import Candidate, Search, SearchFactory
+from eventsim.optimize_rounding import Rounding
+from eventsim.optimize_search import Candidate, Entry, Search, SearchFactory
 from eventsim.optimize_state import Settings, State, seeds_of
 from eventsim.output import prepare_folder
 from eventsim.tables import plural
 
 #: Episodes of the teacher and of random actions by which it is seen what there is to lose.
 BASELINE_EPISODES, RANDOM_EPISODES = 40, 100
-#: Episodes of a candidate by which its quantisation is scaled.
-SAMPLE_EPISODES = 3
+#: Part of the budget for candidates of few bits: rounding, fine-tuning and comparing them.
+ROUNDING_SHARE = 0.15
 #: Test episodes at least, and at most; environments of MuJoCo take longer and vary less.
 LEAST_EPISODES, LEAST_EPISODES_MUJOCO, MOST_EPISODES = 100, 30, 5000
 #: Candidates that are tried at most: each costs confidence.
@@ -43,19 +42,6 @@ _SAFE = 6
 _LARGEST_RESERVE = 0.7
 #: What is kept for choosing and testing, where the budget has it, in units of the bare need.
 _AMPLE = 1.6
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A candidate, and its relative loss as the search measured it."""
-
-    candidate: Candidate
-    loss: float
-
-    @property
-    def synops(self) -> float:
-        """Synaptic operations per step, as the search counted them."""
-        return self.candidate.macs + self.candidate.acs
 
 
 @dataclass(frozen=True)
@@ -74,6 +60,10 @@ class _Unchanged:
     @property
     def macs(self) -> float:
         return float(self.policy.dense_macs)
+
+    @property
+    def dense_macs(self) -> int:
+        return self.policy.dense_macs
 
 
 def optimize(
@@ -129,6 +119,8 @@ def optimize(
     target = Path(out)
     prepare_folder(target.parent)
     folder = prepare_folder(target.with_suffix(".work") if workdir is None else workdir)
+    if settings.weight_bits < 32:
+        check_size(policy.network)
     # The clock runs from here, and over all runs that continue each other.
     state = State(folder, policy, env, settings, effort or {})
     make = _own_search(effort or {}) if search is None else search
@@ -136,10 +128,7 @@ def optimize(
         with Arena(policy, env, log=folder / "episodes.jsonl", on_episode=state.tick) as arena:
             if state.resumed:
                 say(f"continuing in {folder}, {_time(state.resumed)} done")
-            quantized = _quantizer(
-                settings.weight_bits, arena, seeds_of(settings.seed)["samples"][:SAMPLE_EPISODES]
-            )
-            one = _Optimization(arena, settings, state, say)
+            one = _Optimization(arena, settings, state, say, folder)
             one.look()
             found = make(
                 policy,
@@ -154,7 +143,7 @@ def optimize(
             for _ in found.stages():
                 state.tick(force=True)
             outcome = one.finish(
-                found, quantized, name or str(policy.metadata.get("name") or "policy"), target
+                found, name or str(policy.metadata.get("name") or "policy"), target
             )
     finally:
         state.tick(force=True)
@@ -165,7 +154,12 @@ class _Optimization:
     """One optimisation under way: its arena, clock and seeds."""
 
     def __init__(
-        self, arena: Arena, settings: Settings, state: State, say: Callable[[str], None]
+        self,
+        arena: Arena,
+        settings: Settings,
+        state: State,
+        say: Callable[[str], None],
+        folder: Path,
     ) -> None:
         self.arena, self.settings, self.state, self.say = arena, settings, state, say
         self.seeds = seeds_of(settings.seed)
@@ -173,6 +167,18 @@ class _Optimization:
         self.least = LEAST_EPISODES_MUJOCO if mujoco else LEAST_EPISODES
         self.baseline: Baseline
         self._reserve = 0.0
+        self.rounding: Rounding | None = None
+        if settings.weight_bits < 32:
+            self.rounding = Rounding(
+                settings.weight_bits,
+                arena,
+                self.seeds["samples"],
+                seed=settings.seed,
+                limit=settings.max_loss,
+                folder=folder / "rounded",
+                say=say,
+                late=lambda: self.left() < self._kept(),
+            )
 
     def left(self) -> float:
         """Seconds left of the budget."""
@@ -221,14 +227,16 @@ class _Optimization:
         Several candidates take more episodes to choose from than one, so more than the bare need
         is kept, but not so much that the search starves.
         """
-        budget = self.settings.budget
-        kept = max(self._reserve, min(_AMPLE * self._reserve, 0.5 * budget))
-        return budget - kept
+        rounding = 0.0 if self.rounding is None else ROUNDING_SHARE * self.settings.budget
+        return max(self.settings.budget - self._kept() - rounding, 0.0)
+
+    def _kept(self) -> float:
+        """Seconds for choosing and testing."""
+        return max(self._reserve, min(_AMPLE * self._reserve, 0.5 * self.settings.budget))
 
     def finish(
         self,
         found: Search,
-        quantized: Callable[[Policy], Policy],
         name: str,
         target: Path,
     ) -> Outcome:
@@ -238,18 +246,22 @@ class _Optimization:
             self.say("the search found nothing in its part of the budget")
         _check_finite(everything)
         tried = shortlist(everything, self.settings.max_loss)
-        # The teacher itself, by events: the dearest, and it loses nothing.
-        unchanged = Entry(_Unchanged(self.arena.teacher), 0.0)
-        choice = None
-        if tried:
-            policies = [quantized(one.candidate.policy) for one in tried]
-            choice = self._choose(policies, tried)
+        if self.rounding is not None and tried:
+            others = [one for one in everything if one not in tried]
+            tried = self.rounding.entries(tried)
+            everything = others + tried
+            tried = shortlist(tried, self.settings.max_loss)
+        choice = self._choose(tried) if tried else None
         if choice is None or choice.trials[choice.index].verdict == "loses":
             self.say("nothing cheaper is near the limit; the teacher itself is left")
-            everything.append(unchanged)
-            tried, policies = [unchanged], [quantized(self.arena.teacher)]
-            choice = self._choose(policies, tried)
-        policy, candidate = policies[choice.index], tried[choice.index].candidate
+            teacher = self.arena.teacher
+            # By events: the dearest, and it loses nothing.
+            whole = teacher if self.rounding is None else self.rounding.plain(teacher)
+            tried = [Entry(_Unchanged(whole), 0.0)]
+            everything += tried
+            choice = self._choose(tried)
+        candidate = tried[choice.index].candidate
+        policy = candidate.policy
         said = self._promise(policy, choice)
         played = self.seeds["test"][: said.episodes]
         small = found.smallest_dense()
@@ -277,8 +289,8 @@ class _Optimization:
         )
         return optimize_outcome.save(outcome, target)
 
-    def _choose(self, policies: list[Policy], tried: Sequence[Entry]) -> Choice:
-        total = len(policies)
+    def _choose(self, tried: Sequence[Entry]) -> Choice:
+        total = len(tried)
         self.say(f"trying {plural(total, 'candidate')}, from the cheapest on")
 
         def look(k: int, trial: Trial) -> None:
@@ -291,7 +303,7 @@ class _Optimization:
 
         return choose(
             total,
-            lambda k, seeds: self.arena.pairs(policies[k], seeds),
+            lambda k, seeds: self.arena.pairs(tried[k].candidate.policy, seeds),
             self.seeds["validation"][:MOST_EPISODES],
             self.baseline.scale,
             self.settings.max_loss,
@@ -343,13 +355,13 @@ class _Optimization:
         work = self.arena.work(policy, played)
         teacher = self.arena.teacher.dense_macs
         unchanged = candidate.kind == _Unchanged.kind
-        student = teacher if unchanged else dense_macs_of(candidate.shape)
+        student = teacher if unchanged else candidate.dense_macs
         synapses = policy.network.n_synapses
         beside: dict[str, Any] | None = None
         if small is not None:
             beside = {
                 "shape": list(small.shape),
-                "macs": dense_macs_of(small.shape),
+                "macs": small.dense_macs,
                 "relative_loss": self._loss_of(small, said.episodes),
             }
         return {
@@ -485,27 +497,10 @@ def shortlist(entries: Sequence[Entry], limit: float) -> list[Entry]:
     return chosen
 
 
-def dense_macs_of(shape: Sequence[int]) -> int:
-    """Return the multiplications of a fully connected network of these layers."""
-    return sum(a * b for a, b in itertools.pairwise(shape))
-
-
 def size_of(policy: Policy) -> int:
     """Return the bytes of a policy's parameters, in the smaller of dense and sparse form."""
     size = size_bytes(policy)
     return min(size.dense, size.sparse)
-
-
-def _quantizer(bits: int, arena: Arena, seeds: range) -> Callable[[Policy], Policy]:
-    """Return what turns a candidate's weights into `bits` bits."""
-    if bits == 32:
-        return lambda policy: policy
-
-    def quantized(policy: Policy) -> Policy:
-        played = record(policy, arena.env_id, seeds, progress=False)
-        return quantize(policy, bits, [one.inputs for one in played if one.inputs is not None])
-
-    return quantized
 
 
 def _own_search(effort: Mapping[str, Any]) -> SearchFactory:
@@ -515,7 +510,7 @@ def _own_search(effort: Mapping[str, Any]) -> SearchFactory:
         teacher: Policy, env_id: str, env_kwargs: Mapping[str, Any], max_loss: float, **options: Any
     ) -> Search:
         try:
-            settings = module.Settings(**{"slack": max_loss, **effort})
+            settings = module.settings_for(teacher, **{"slack": max_loss, **effort})
         except TypeError as error:
             raise InputError(f"has a field that is unknown: {error}", field="effort") from error
         made: Search = module.Search(teacher, env_id, env_kwargs, settings=settings, **options)

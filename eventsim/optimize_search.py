@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,8 @@ class Candidate(Protocol):
         With its thresholds.
     shape : tuple of int
         Neurons of each layer of the dense network that it was made from.
+    dense_macs : int
+        Multiplications per step of that dense network.
     macs, acs : float
         Synaptic operations per step, as the search counted them.
     returns : float64 array
@@ -42,6 +45,10 @@ class Candidate(Protocol):
         """Neurons of each layer of the dense network that it was made from."""
 
     @property
+    def dense_macs(self) -> int:
+        """Multiplications per step of that dense network."""
+
+    @property
     def macs(self) -> float:
         """MACs per step, as the search counted them."""
 
@@ -52,6 +59,19 @@ class Candidate(Protocol):
     @property
     def returns(self) -> NDArray[np.float64]:
         """As the search measured them."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A candidate, and its relative loss as far as it is known before the choice."""
+
+    candidate: Candidate
+    loss: float
+
+    @property
+    def synops(self) -> float:
+        """Synaptic operations per step, as they are known before the choice."""
+        return self.candidate.macs + self.candidate.acs
 
 
 class Search(Protocol):

@@ -11,23 +11,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eventsim.errors import InputError, OutputError
 from eventsim.models.bounds import Pairs, Scale
+from eventsim.models.playground import Playground
 from eventsim.models.policy import Policy, Session
-from eventsim.models.rollout import Episode, RandomActor, check_spaces, episode, make_env
+from eventsim.models.rollout import RandomActor, check_spaces, make_for
+from eventsim.models.wrappers import recipe
 
-if TYPE_CHECKING:
-    import gymnasium as gym
-
-    Env: TypeAlias = gym.Env[Any, Any]
-
-#: Environments whose reset forgets all; others are made anew for every episode.
-_FORGETFUL = ("gymnasium.envs.classic_control", "gymnasium.envs.mujoco", "gymnasium.envs.toy_text")
 _TEACHER, _RANDOM = "teacher", "random"
 #: Standard errors by which a teacher must be better than random actions.
 _CHANCE = 2.0
@@ -142,12 +138,8 @@ class Arena:
             )
         self.teacher = teacher
         self.env_id = env_id
-        # The arguments belong to the environment that the policy was made for.
-        own = env_id == teacher.env_id
-        self.env_kwargs: dict[str, Any] = (teacher.metadata.get("env_kwargs") or {}) if own else {}
-        self._env = make_env(env_id, **self.env_kwargs)
-        self._reusable = _entry(self._env).startswith(_FORGETFUL)
-        self._used = False
+        self.env_kwargs: dict[str, Any] = recipe(teacher, env_id)[0]
+        self._ground = Playground(lambda: make_for(teacher, env_id))
         self._on_episode = on_episode
         self._level = math.nan
         self._known: dict[tuple[str, int], Outcome] = {}
@@ -156,9 +148,9 @@ class Arena:
         self._taught = teacher.session() if by_events else teacher.dense_session()
         self._log = log
         try:
-            check_spaces(teacher, self._env)
+            check_spaces(teacher, self._ground.env)
         except BaseException:
-            self._env.close()
+            self.close()
             raise
         self._teacher = f"{_TEACHER} {digest(teacher)}"
         if log is not None:
@@ -166,7 +158,7 @@ class Arena:
 
     def close(self) -> None:
         """Close the environment."""
-        self._env.close()
+        self._ground.close()
 
     def __enter__(self) -> Arena:
         return self
@@ -252,17 +244,23 @@ class Arena:
                 # One policy plays many seeds in a row; the simulator of the last is let go.
                 self._session = key, policy.session()
             session = self._session[1]
-            one = self._play(session, seed)
+            one = self._ground.play(session, seed)
             counted = session.simulator.totals  # type: ignore[union-attr]
             return Outcome(one.total, one.steps, int(counted.macs.sum()), int(counted.acs.sum()))
 
         return self._recall(key, seed, play)
 
+    def inputs(self, policy: Policy, seeds: Sequence[int]) -> list[NDArray[np.float64]]:
+        """Encoded observations of episodes of a policy by events, an array each; not logged."""
+        session = policy.session()
+        played = [self._ground.play(session, seed, record=True) for seed in seeds]
+        return [one.inputs for one in played if one.inputs is not None]
+
     def taught(self, seed: int) -> Outcome:
         """Episode of the teacher."""
 
         def play() -> Outcome:
-            one = self._play(self._taught, seed)
+            one = self._ground.play(self._taught, seed)
             return Outcome(one.total, one.steps)
 
         return self._recall(self._teacher, seed, play)
@@ -271,9 +269,9 @@ class Arena:
         """Episode of uniformly random actions."""
 
         def play() -> Outcome:
-            actor = RandomActor(self._env.action_space)
+            actor = RandomActor(self._ground.env.action_space)
             actor.seed(seed)
-            one = self._play(actor, seed)
+            one = self._ground.play(actor, seed)
             return Outcome(one.total, one.steps)
 
         return self._recall(_RANDOM, seed, play)
@@ -293,7 +291,7 @@ class Arena:
     @property
     def is_mujoco(self) -> bool:
         """Whether the environment is one of Gymnasium's on MuJoCo."""
-        return _entry(self._env).startswith("gymnasium.envs.mujoco")
+        return self._ground.is_mujoco
 
     def check_repeatable(self, seed: int) -> None:
         """Play the teacher twice on one seed, and see that nothing differs.
@@ -303,7 +301,7 @@ class Arena:
         InputError
             If it does: pairs of episodes would mean nothing then.
         """
-        first, second = (self._play(self._taught, seed) for _ in range(2))
+        first, second = (self._ground.play(self._taught, seed) for _ in range(2))
         if not np.array_equal(first.rewards, second.rewards):
             raise InputError(
                 f"two episodes of the teacher from seed {seed} differ (returns {first.total:g} and "
@@ -311,13 +309,6 @@ class Arena:
                 "or no comparison by seeds is possible",
                 where=f"environment '{self.env_id}'",
             )
-
-    def _play(self, actor: Any, seed: int) -> Episode:
-        if self._used and not self._reusable:
-            self._env.close()
-            self._env = make_env(self.env_id, **self.env_kwargs)
-        self._used = True
-        return episode(actor, self._env, seed)
 
     def _recall(self, key: str, seed: int, play: Callable[[], Outcome]) -> Outcome:
         found = self._known.get((key, seed))
@@ -375,9 +366,3 @@ def digest(policy: Policy) -> str:
             replace(policy, metadata={}).save(path)
             _DIGESTS[policy] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return _DIGESTS[policy]
-
-
-def _entry(env: Env) -> str:
-    """Module of an environment, or nothing."""
-    entry = env.spec.entry_point if env.spec is not None else None
-    return entry if isinstance(entry, str) else ""

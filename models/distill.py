@@ -18,17 +18,45 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eventsim.errors import MissingDependencyError, SimulationError
 from eventsim.models.decoders import SquashBox
-from eventsim.models.student import Demonstrations, Float, Head, Student
+from eventsim.models.encoders import FixedPoint
+from eventsim.models.quantization import quanta_for, round_weights, straight_through
+from eventsim.models.student import Demonstrations, Float, Head, Student, held_before, peaks
 
 # Steps at the start of a window whose holds are still too fresh to count events by.
 _WARM_UP = 4
+
+
+class Trainable(Protocol):
+    """What of a student is trained; see `eventsim.models.student.Student`."""
+
+    head: Head
+    activation: str
+    weights: list[Float]
+    biases: list[Float]
+    masks: list[NDArray[np.bool_]]
+    thresholds: list[Float]
+
+    def copy(self) -> Any:
+        """Return a deep copy."""
+
+
+S = TypeVar("S", bound=Trainable)
+
+
+class Windows(Protocol):
+    """Draws windows of consecutive steps."""
+
+    def draw(self, n: int) -> tuple[Any, Any, list[Any] | None]:
+        """Inputs and targets of n windows, (n, steps) first, and what was held before, if told."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +76,17 @@ class Training:
         Weight of the logarithm of the cost in the loss.
     learn_thresholds : bool
     weight_bits : int
-        Below 32, weights are rounded in the loop as `eventsim.models.quantization` will.
+        Below 32, weights, inputs and activations are rounded in the loop as
+        `eventsim.models.quantization.quantize` will, with the gradient of the identity; the
+        weights returned are the rounded ones.
+    activation_bits : int
+        Of inputs and activations, where `weight_bits` is below 32.
+    carried : bool
+        Windows begin with what the neurons of the untrained student hold there, instead of afresh.
+        For a student with large thresholds that shall stay what it is.
+    temperature : float, optional
+        By which answers of discrete actions are divided; default: a quarter of the mean gap
+        between them.
     """
 
     iterations: int = 600
@@ -59,6 +97,9 @@ class Training:
     cost: float = 0.0
     learn_thresholds: bool = True
     weight_bits: int = 32
+    activation_bits: int = 8
+    carried: bool = False
+    temperature: float | None = None
 
 
 def train(
@@ -88,13 +129,35 @@ def train(
     MissingDependencyError
         If torch is not installed.
     """
-    torch = _torch()
+    scale = training.temperature or scale_of(student.head, demonstrations)
+    grid = _Grid(student, demonstrations, training) if training.weight_bits < 32 else None
+
+    def windows(steps: int, rng: np.random.Generator) -> _Windows:
+        return _Windows(student, demonstrations, steps, rng, grid, training.carried)
+
+    return fit(Module(student, scale, grid), windows, training, seed)
+
+
+def fit(
+    module: Module[S],
+    windows: Callable[[int, np.random.Generator], Windows],
+    training: Training,
+    seed: int,
+) -> tuple[S, dict[str, float]]:
+    """Train the parameters of a module for one round, as `train` does.
+
+    Parameters
+    ----------
+    module : Module
+        Of a student; changed.
+    windows : callable
+        Makes windows of so many steps.
+    training : Training
+    seed : int
+    """
+    torch = torch_module()
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    scale = _scale(student.head, demonstrations)
-    module = _Module(student, scale)
-    steps = training.steps if training.events else 1
-    batches = _Windows(student, demonstrations, steps, rng)
+    batches = windows(training.steps if training.events else 1, np.random.default_rng(seed))
     count = training.windows if training.events else training.windows * 16
     groups = [{"params": module.values, "lr": training.learning_rate}]
     if training.events and training.learn_thresholds:
@@ -107,8 +170,8 @@ def train(
         fall = 0.1 + 0.9 * 0.5 * (1.0 + math.cos(math.pi * k / training.iterations))
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * fall
-        x, y = batches.draw(count)
-        outputs, cost = module.forward(x, training)
+        x, y, held = batches.draw(count)
+        outputs, cost = module.forward(x, training, held)
         loss = module.imitation(outputs, y)
         total = loss
         if training.events and training.cost > 0.0:
@@ -129,7 +192,7 @@ def train(
     return module.student(), {"loss": float(means[0]), "cost": float(means[1])}
 
 
-def _scale(head: Head, demonstrations: Demonstrations) -> float:
+def scale_of(head: Head, demonstrations: Demonstrations) -> float:
     """Temperature of a discrete teacher: a quarter of the mean gap between its values."""
     if head.kind == "box":
         return 1.0
@@ -143,6 +206,47 @@ def _scale(head: Head, demonstrations: Demonstrations) -> float:
     return max(0.25 * float(np.mean(gaps)), 1e-6)
 
 
+def long_enough(lengths: Sequence[int], steps: int) -> tuple[int, list[int]]:
+    """Steps of a window, and the episodes that hold one.
+
+    Where all episodes are shorter than a window, the shortest windows that fit.
+    """
+    steps = min(steps, max(lengths))
+    return steps, [k for k, n in enumerate(lengths) if n >= steps]
+
+
+class _Grid:
+    """The values that a student in fixed point can have."""
+
+    def __init__(
+        self, student: Student, demonstrations: Demonstrations, training: Training
+    ) -> None:
+        self._bits, self._levels = training.weight_bits, 2 ** (training.activation_bits - 1)
+        inputs, *hidden = peaks(student, demonstrations)
+        quanta = quanta_for(inputs, training.activation_bits)
+        self.inputs = FixedPoint(quanta, self._levels)
+        self._hidden = [
+            float(quanta_for(p.max(keepdims=True), training.activation_bits)[0]) for p in hidden
+        ]
+        # A layer's sources have one step, but for the inputs.
+        self._quanta: list[Any] = [quanta / student.std, *self._hidden]
+
+    def weight(self, k: int, weight: Any) -> Any:
+        """Round the weights of layer k."""
+        return straight_through(weight, self._bits, self._quanta[k])
+
+    def activation(self, k: int, a: Any) -> Any:
+        """Round what hidden layer k sends."""
+        q = self._hidden[k]
+        rounded = (a.detach() / q).round().clamp(-self._levels, self._levels - 1) * q
+        return a + (rounded - a).detach()
+
+    def arrays(self, weights: list[Float]) -> list[Float]:
+        """Round the weights of all layers."""
+        pairs = zip(weights, self._quanta, strict=True)
+        return [round_weights(w, self._bits, quanta) for w, quanta in pairs]
+
+
 class _Windows:
     """Draws windows of consecutive steps."""
 
@@ -152,16 +256,14 @@ class _Windows:
         demonstrations: Demonstrations,
         steps: int,
         rng: np.random.Generator,
+        grid: _Grid | None,
+        carried: bool,
     ) -> None:
-        torch = _torch()
+        torch = torch_module()
         self._rng = rng
-        self._steps = steps
-        long = [k for k, x in enumerate(demonstrations.inputs) if len(x) >= steps]
-        if not long:
-            # All episodes are shorter than a window: the shortest windows that fit.
-            self._steps = max(len(x) for x in demonstrations.inputs)
-            long = [k for k, x in enumerate(demonstrations.inputs) if len(x) >= self._steps]
-        xs = [(demonstrations.inputs[k] - student.mean) / student.std for k in long]
+        self._steps, long = long_enough([len(x) for x in demonstrations.inputs], steps)
+        raw = [np.array(demonstrations.inputs[k], np.float64) for k in long]
+        xs = [((x if grid is None else grid.inputs(x)) - student.mean) / student.std for x in raw]
         self._x = torch.from_numpy(np.concatenate(xs).astype(np.float32))
         self._y = torch.from_numpy(np.concatenate([demonstrations.targets[k] for k in long]))
         edges = np.cumsum([0, *(len(x) for x in xs)])
@@ -169,22 +271,38 @@ class _Windows:
             [np.arange(a, b - self._steps + 1) for a, b in itertools.pairwise(edges)]
         )
         self._ahead = np.arange(self._steps)
+        held = [held_before(student, demonstrations.inputs[k]) for k in long] if carried else []
+        self._held = [
+            torch.from_numpy(np.concatenate(layer).astype(np.float32))
+            for layer in zip(*held, strict=True)
+        ]
 
-    def draw(self, n: int) -> tuple[Any, Any]:
-        """Inputs (n, steps, n_inputs) and targets (n, steps, size)."""
+    def draw(self, n: int) -> tuple[Any, Any, list[Any] | None]:
+        """Inputs (n, steps, n_inputs), targets (n, steps, size), and values held before, if any."""
         starts = self._starts[self._rng.integers(len(self._starts), size=n)]
-        places = _torch().from_numpy(starts[:, None] + self._ahead)
-        return self._x[places], self._y[places]
+        places = torch_module().from_numpy(starts[:, None] + self._ahead)
+        held = [values[starts] for values in self._held] or None
+        return self._x[places], self._y[places], held
 
 
-class _Module:
-    """The student's parameters as torch tensors."""
+class Module(Generic[S]):
+    """The parameters of a student as torch tensors.
 
-    def __init__(self, student: Student, scale: float) -> None:
-        torch = _torch()
+    Parameters
+    ----------
+    student : Student, or one of pictures
+    scale : float
+        Temperature of a discrete teacher, see `scale_of`.
+    grid : optional
+        Rounds weights and activations, if the student shall be one in fixed point.
+    """
+
+    def __init__(self, student: S, scale: float, grid: _Grid | None = None) -> None:
+        torch = torch_module()
         self._torch = torch
         self._template = student
         self._scale = scale
+        self._grid = grid
 
         def parameter(values: Float) -> Any:
             return torch.tensor(values, dtype=torch.float32, requires_grad=True)
@@ -199,40 +317,60 @@ class _Module:
         self.logs = [parameter(np.log(np.maximum(t, 1e-6))) for t in student.thresholds]
         self._zero = [torch.tensor(t == 0.0) for t in student.thresholds]
         self._f = torch.relu if student.activation == "relu" else torch.tanh
+        self._fan_outs = [self.fan_out(k) for k in range(len(self.weights))]
 
-    def forward(self, x: Any, training: Training) -> tuple[Any, Any]:
+    def fan_out(self, k: int) -> Any:
+        """Surviving synapses of each neuron before layer `k`."""
+        return self.masks[k].sum(dim=0)
+
+    def each(self, k: int, values: Any) -> Any:
+        """Values of the thresholds before layer `k`, for each of its neurons."""
+        return values
+
+    def sums(self, k: int, a: Any, weight: Any) -> Any:
+        """Pre-activations of layer `k` for what it receives, of shape (n, steps, size)."""
+        return a @ weight.T + self.biases[k]
+
+    def watch(self, k: int, values: Any, rates: Any) -> None:
+        """Told the activations before layer `k`, and their events a step."""
+
+    def forward(self, x: Any, training: Training, held: list[Any] | None = None) -> tuple[Any, Any]:
         """Outputs of shape (n, steps, size) and the multiplications a step."""
         torch = self._torch
         cost = torch.zeros(())
         a = x
         last = len(self.weights) - 1
-        for k, (w, b, mask) in enumerate(zip(self.weights, self.biases, self.masks, strict=True)):
+        for k, (w, mask) in enumerate(zip(self.weights, self.masks, strict=True)):
             weight = w * mask
-            if training.weight_bits < 32:
-                from eventsim.models.quantization import straight_through
-
-                weight = straight_through(weight, training.weight_bits)
+            if self._grid is not None:
+                weight = self._grid.weight(k, weight)
             if training.events:
-                a, part = self._sent(k, a, mask)
+                a, part = self._sent(k, a, None if held is None else held[k])
                 cost = cost + part
-            u = a @ weight.T + b
+            u = self.sums(k, a, weight)
             a = u if k == last else self._f(u)
+            if self._grid is not None and k < last:
+                a = self._grid.activation(k, a)
         return a, cost
 
-    def _sent(self, k: int, a: Any, mask: Any) -> tuple[Any, Any]:
+    def _sent(self, k: int, a: Any, before: Any) -> tuple[Any, Any]:
         """What the layer's targets see, and what its events cost."""
         torch = self._torch
-        theta = torch.exp(self.logs[k]).masked_fill(self._zero[k], 0.0)
+        theta = self.each(k, torch.exp(self.logs[k]).masked_fill(self._zero[k], 0.0))
         fixed = theta.detach()
         with torch.no_grad():
             values = a.detach()
-            s = values[:, 0]
-            held, fires = [s], []
-            for t in range(1, values.shape[1]):
+            length = values.shape[1]
+            s, held, fires = before, [], []
+            # Begun afresh, all is sent in the first step, and the next ones tell little of rates.
+            counted = min(_WARM_UP, length - 1) if before is None else 0
+            for t in range(length):
+                if s is None:
+                    s = values[:, 0]
                 fire = (values[:, t] - s).abs() > fixed
                 s = torch.where(fire, values[:, t], s)
                 held.append(s)
-                if t >= min(_WARM_UP, values.shape[1] - 1):
+                if t >= counted and (t > 0 or before is not None):
                     fires.append(fire)
             sent = torch.stack(held, dim=1)
             error = sent - values
@@ -241,9 +379,9 @@ class _Module:
                 if fires
                 else torch.ones_like(fixed)
             )
-            fan_out = mask.sum(dim=0)
             share = error / torch.clamp(fixed, min=1e-9)
-        price = rate * fan_out
+        self.watch(k, values, rate)
+        price = rate * self._fan_outs[k]
         if a.shape[1] > 1:
             moved = (a[:, 1:] - a[:, :-1]).abs().mean(dim=(0, 1)) + 1e-8
             price = price * (moved / moved.detach())
@@ -278,14 +416,16 @@ class _Module:
         inside = torch.where((clipped == targets) & (scaled != clipped), clipped, scaled)
         return torch.square(inside - targets).mean()
 
-    def student(self) -> Student:
+    def student(self) -> S:
         """The parameters as arrays."""
-        result = self._template.copy()
+        result: S = self._template.copy()
 
         def array(tensor: Any) -> Float:
             return np.asarray(tensor.detach().numpy(), np.float64)
 
         result.weights = [array(w * m) for w, m in zip(self.weights, self.masks, strict=True)]
+        if self._grid is not None:
+            result.weights = self._grid.arrays(result.weights)
         result.biases = [array(b) for b in self.biases]
         result.thresholds = [
             np.where(zero.numpy(), 0.0, array(self._torch.exp(log)))
@@ -294,7 +434,8 @@ class _Module:
         return result
 
 
-def _torch() -> Any:
+def torch_module() -> Any:
+    """Torch, or an error that says how to install it."""
     try:
         import torch
     except ImportError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -72,12 +74,12 @@ class Episode:
         With which the environment was reset.
     rewards : float64 array of shape (T,)
     inputs : float64 array of shape (T, n_inputs), or None
-        Encoded observations, if they were recorded.
+        Encoded observations, if they were recorded; uint8 where pictures are given as bytes.
     """
 
     seed: int
     rewards: NDArray[np.float64]
-    inputs: NDArray[np.float64] | None = None
+    inputs: NDArray[Any] | None = None
 
     @property
     def steps(self) -> int:
@@ -147,7 +149,8 @@ def make_env(env_id: str, **kwargs: Any) -> Env:
 
         register()
     try:
-        return gym.make(env_id, **kwargs)
+        with _quiet_mujoco(_where(name)):
+            return gym.make(env_id, **kwargs)
     except error.DependencyNotInstalled as reason:
         raise MissingDependencyError(_install(name, str(reason)), where=where) from reason
     except error.NamespaceNotFound as reason:
@@ -174,13 +177,46 @@ def make_env(env_id: str, **kwargs: Any) -> Env:
         ) from reason
 
 
-def _install(name: str, reason: str) -> str:
-    """Say which extra brings what the environment `name` lacks."""
+@contextlib.contextmanager
+def _quiet_mujoco(where: str) -> Iterator[None]:
+    """Hold back what MuJoCo says of the age of Gymnasium's own models.
+
+    Nobody who plays in them can do anything about it, and it would come with every environment
+    that is made, past Python on stderr and in a file MUJOCO_LOG.TXT in the working folder.
+    Anything else that it says of a model becomes a Python warning.
+    """
+    if not where.startswith("gymnasium.envs.mujoco"):
+        yield
+        return
+    try:
+        import mujoco
+
+        before = mujoco.get_mju_user_warning()
+    except (ImportError, AttributeError):  # said by gymnasium.make; or of another age itself
+        yield
+        return
+    said: list[str] = []
+    mujoco.set_mju_user_warning(said.append)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
+    for message in said:
+        if "is deprecated" not in message:
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def _where(name: str) -> str:
+    """Place of the environment `name`, as ``module:class`` or the module; else nothing."""
     import gymnasium as gym
 
     entry = gym.registry[name].entry_point if name in gym.registry else ""
-    where = entry if isinstance(entry, str) else getattr(entry, "__module__", "")
-    parts = where.replace(":", ".").split(".")
+    return entry if isinstance(entry, str) else getattr(entry, "__module__", "")
+
+
+def _install(name: str, reason: str) -> str:
+    """Say which extra brings what the environment `name` lacks."""
+    parts = _where(name).replace(":", ".").split(".")
     extra = next((_EXTRAS[part] for part in parts if part in _EXTRAS), None)
     if extra is None:
         return reason.strip()
@@ -364,7 +400,7 @@ def episode(
     observation, _ = env.reset(seed=seed)
     actor.reset()
     rewards: list[float] = []
-    inputs: list[NDArray[np.float64]] = []
+    inputs: list[NDArray[Any]] = []
     done = False
     while not done:
         try:
@@ -380,7 +416,7 @@ def episode(
             )
         rewards.append(value)
         if record:
-            inputs.append(np.array(actor.inputs, np.float64))  # type: ignore[attr-defined]
+            inputs.append(np.array(actor.inputs))  # type: ignore[attr-defined]
         if on_step is not None:
             on_step(value)
         done = bool(terminated or truncated)

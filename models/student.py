@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eventsim.connectivity import Dense, Sparse
 from eventsim.errors import InputError, UnsupportedError
 from eventsim.models.activity import activity
 from eventsim.models.decoders import (
@@ -21,6 +22,7 @@ from eventsim.models.decoders import (
     MultiDiscreteArgmax,
     QuantileArgmax,
 )
+from eventsim.models.films import Film
 from eventsim.models.policy import Policy
 from eventsim.network import Network, Population, Projection
 from eventsim.neurons import Delta, Input, activation
@@ -113,11 +115,11 @@ class Demonstrations:
 
     Attributes
     ----------
-    inputs : list of float32 array of shape (T, n_inputs)
+    inputs : list of float32 array of shape (T, n_inputs), or of Film
     targets : list of float32 array of shape (T, size)
     """
 
-    inputs: list[Float32] = field(default_factory=list)
+    inputs: list[Any] = field(default_factory=list)
     targets: list[Float32] = field(default_factory=list)
 
     @property
@@ -125,9 +127,9 @@ class Demonstrations:
         """Steps in all."""
         return sum(len(x) for x in self.inputs)
 
-    def add(self, inputs: Sequence[Float], targets: Sequence[Float32]) -> None:
+    def add(self, inputs: Sequence[Float | Film], targets: Sequence[Float32]) -> None:
         """Append episodes."""
-        self.inputs += [np.asarray(x, np.float32) for x in inputs]
+        self.inputs += [x if isinstance(x, Film) else np.asarray(x, np.float32) for x in inputs]
         self.targets += list(targets)
 
     def latest(self, steps: int) -> Demonstrations:
@@ -227,6 +229,47 @@ class Student:
         return Policy(teacher.encoder, network, self.head.decoder, {**teacher.metadata, **metadata})
 
 
+def student_of(policy: Policy, inputs: Sequence[Float]) -> Student | None:
+    """Return a policy as a student that can be trained further, or None if it has another form.
+
+    Parameters
+    ----------
+    policy : Policy
+        Of a layered feed-forward network of delta neurons, no synapse past a layer, none of its
+        own over time.
+    inputs : sequence of array of shape (T, n_inputs)
+        Encoded, for their means and standard deviations.
+
+    Returns
+    -------
+    Student or None
+        ``student.to_policy(policy)`` gives the policy again, to the rounding of float32.
+    """
+    network, head = policy.network, Head.of(policy.decoder)
+    layers = [p for p in network.populations if not p.is_input]
+    chain = [*network.inputs, *(p.name for p in layers)]
+    neurons = [p.neuron for p in layers if isinstance(p.neuron, Delta)]
+    names = [n.activation.name for n in neurons]
+    hidden = names[0] if len(names) > 1 else STUDENT_ACTIVATIONS[0]
+    if (
+        [(q.source, q.target) for q in network.projections] != list(itertools.pairwise(chain))
+        or any(q.delay or not isinstance(q.weights, Dense | Sparse) for q in network.projections)
+        or hidden not in STUDENT_ACTIVATIONS
+        or names != [hidden] * (len(layers) - 1) + ["identity"]
+        or head.decoder is not policy.decoder
+    ):
+        return None
+    mean, std = _standard(np.concatenate(inputs))
+    weights = [q.weights.to_dense().astype(np.float64) for q in network.projections]
+    biases = [p.parameter("bias").astype(np.float64) for p in layers]
+    masks = [w != 0.0 for w in weights]
+    biases[0] = biases[0] + weights[0] @ mean
+    weights[0] = weights[0] * std
+    thresholds = [network[name].parameter("threshold").copy() for name in chain[:-1]]
+    thresholds[0] = thresholds[0] / std
+    return Student(head, hidden, mean, std, weights, biases, masks, thresholds)
+
+
 def new_student(
     head: Head,
     demonstrations: Demonstrations,
@@ -261,10 +304,7 @@ def new_student(
             field="activation",
         )
     rng = np.random.default_rng(seed)
-    x = np.concatenate(demonstrations.inputs).astype(np.float64)
-    mean, std = x.mean(axis=0), x.std(axis=0)
-    # An input that never moves would be blown up by a division by its rounding error.
-    std = np.where(std > 1e-6 * (1.0 + np.abs(mean)), std, 1.0)
+    mean, std = _standard(np.concatenate(demonstrations.inputs))
     sizes = [len(mean), *hidden, head.size]
     weights = [
         rng.normal(size=(m, n)) * math.sqrt((2.0 if k < len(hidden) else 1.0) / n)
@@ -293,16 +333,26 @@ def answers(teacher: Policy, head: Head, inputs: Sequence[Float]) -> list[Float3
     return result
 
 
-def spread(student: Student, demonstrations: Demonstrations, steps: int = 4096) -> list[Float]:
-    """Standard deviation of the standardised inputs and of each hidden activation, dense."""
-    a = _some_inputs(student, demonstrations, steps)
-    result = [a.std(axis=0)]
-    f = activation(student.activation)
+def _activations(student: Student, x: Float) -> list[Float]:
+    """Standardised inputs of shape (T, n_inputs), and what each hidden layer makes of them."""
+    result, f = [x], activation(student.activation)
     for w, b, mask in zip(student.weights[:-1], student.biases[:-1], student.masks[:-1],
                           strict=True):  # fmt: skip
-        a = f(a @ np.where(mask, w, 0.0).T + b)
-        result.append(a.std(axis=0))
+        result.append(f(result[-1] @ np.where(mask, w, 0.0).T + b))
     return result
+
+
+def spread(student: Student, demonstrations: Demonstrations, steps: int = 4096) -> list[Float]:
+    """Standard deviation of the standardised inputs and of each hidden activation, dense."""
+    x = _some_inputs(student, demonstrations, steps)
+    return [a.std(axis=0) for a in _activations(student, x)]
+
+
+def peaks(student: Student, demonstrations: Demonstrations) -> list[Float]:
+    """Largest absolute value of each input, as the encoder gives it, and hidden neuron, dense."""
+    raw = np.concatenate(demonstrations.inputs).astype(np.float64)
+    values = _activations(student, (raw - student.mean) / student.std)
+    return [np.abs(a).max(axis=0) for a in (raw, *values[1:])]
 
 
 def with_spread_thresholds(
@@ -316,22 +366,49 @@ def with_spread_thresholds(
 
 def event_rates(student: Student, demonstrations: Demonstrations, steps: int = 8192) -> list[Float]:
     """Events a step of each input and hidden neuron on the latest demonstrations."""
-    episodes = demonstrations.latest(steps).inputs
     counts = [np.zeros(len(t)) for t in student.thresholds]
     total = 0
-    f = activation(student.activation)
-    for x in episodes:
-        a = (x.astype(np.float64) - student.mean) / student.std
-        for k, theta in enumerate(student.thresholds):
-            # An input starts from what its targets take for received: 0, before standardising.
-            start = -student.mean / student.std if k == 0 else np.zeros(len(theta))
-            sent, fires = _hold(a, theta, start)
+    for x in demonstrations.latest(steps).inputs:
+        for k, (_, fires) in enumerate(_by_events(student, x)):
             counts[k] += fires.sum(axis=0)
-            if k + 1 < len(student.thresholds):
-                w = np.where(student.masks[k], student.weights[k], 0.0)
-                a = f(sent @ w.T + student.biases[k])
         total += len(x)
     return [c / max(total, 1) for c in counts]
+
+
+def held_before(student: Student, inputs: Float32) -> list[Float]:
+    """What the targets of the inputs and of each hidden layer hold before each step.
+
+    Parameters
+    ----------
+    student : Student
+    inputs : array of shape (T, n_inputs)
+        Of an episode.
+
+    Returns
+    -------
+    list of float64 array of shape (T, n)
+        Inputs standardised.
+    """
+    starts = _starts(student)
+    sent = [s for s, _ in _by_events(student, inputs)]
+    return [np.concatenate([[a], s[:-1]]) for a, s in zip(starts, sent, strict=True)]
+
+
+def _starts(student: Student) -> list[Float]:
+    """What targets take for received before the first step: 0, before standardising."""
+    zeros = [np.zeros(len(t)) for t in student.thresholds[1:]]
+    return [-student.mean / student.std, *zeros]
+
+
+def _by_events(student: Student, inputs: Float32) -> Iterator[tuple[Float, NDArray[np.bool_]]]:
+    """What inputs and hidden layers have sent at each step of an episode, and where it changed."""
+    f = activation(student.activation)
+    a = (inputs.astype(np.float64) - student.mean) / student.std
+    for k, (theta, start) in enumerate(zip(student.thresholds, _starts(student), strict=True)):
+        sent, fires = _hold(a, theta, start)
+        yield sent, fires
+        w = np.where(student.masks[k], student.weights[k], 0.0)
+        a = f(sent @ w.T + student.biases[k])
 
 
 def cut(
@@ -366,9 +443,13 @@ def cut(
     rates = event_rates(student, demonstrations)
     scores = []
     for k, (w, mask) in enumerate(zip(student.weights, student.masks, strict=True)):
-        # In units of its target's own spread, so that layers can be compared.
-        target = spreads[k + 1] if k + 1 < len(spreads) else _output_spread(student, spreads)
-        part = np.square(w) * np.square(spreads[k]) / np.square(np.maximum(target, 1e-3))[:, None]
+        # In units of its target's own spread, so that layers can be compared; but a rectified unit
+        # that hardly ever wakes is not worth the more for that, and one that never does nothing.
+        contributions = np.square(np.where(mask, w, 0.0)) * np.square(spreads[k])
+        sums = np.sqrt(contributions.sum(axis=1))
+        target = spreads[k + 1] if k + 1 < len(spreads) else sums
+        scale = np.maximum(np.maximum(target, 0.1 * sums), 1e-3)[:, np.newaxis]
+        part = np.where(target[:, np.newaxis] > 0.0, contributions / np.square(scale), 0.0)
         score = np.where(mask, part / (rates[k] + 0.02), np.inf)
         if keep_inputs and k == 0:
             best = np.where(mask, part, -1.0).argmax(axis=0)
@@ -395,7 +476,6 @@ def cut(
 def _compact(student: Student) -> Student:
     """Drop hidden neurons that nobody hears, and fold those that hear nothing into biases."""
     result = student.copy()
-    f = activation(student.activation)
     changed = True
     while changed:
         changed = False
@@ -411,8 +491,7 @@ def _compact(student: Student) -> Student:
                     continue
             changed = True
             silent = heard & ~hears
-            constant = np.where(silent, f(result.biases[k]), 0.0)
-            constant = np.where(np.abs(constant) > result.thresholds[k + 1], constant, 0.0)
+            constant = sent_by_silent(result, k, silent)
             after = np.where(result.masks[k + 1], result.weights[k + 1], 0.0)
             result.biases[k + 1] = result.biases[k + 1] + after[:, ~keep] @ constant[~keep]
             result.weights[k], result.masks[k] = result.weights[k][keep], result.masks[k][keep]
@@ -421,6 +500,12 @@ def _compact(student: Student) -> Student:
             result.weights[k + 1] = result.weights[k + 1][:, keep]
             result.masks[k + 1] = result.masks[k + 1][:, keep]
     return result
+
+
+def sent_by_silent(student: Any, k: int, silent: NDArray[np.bool_] | np.bool_) -> Float:
+    """What neurons or channels of layer `k` without inputs send: 0 where it is held back."""
+    constant = np.where(silent, activation(student.activation)(student.biases[k]), 0.0)
+    return np.where(np.abs(constant) > student.thresholds[k + 1], constant, 0.0)
 
 
 def _hold(a: Float, theta: Float, start: Float) -> tuple[Float, NDArray[np.bool_]]:
@@ -435,6 +520,14 @@ def _hold(a: Float, theta: Float, start: Float) -> tuple[Float, NDArray[np.bool_
     return sent, fires > 0.0
 
 
+def _standard(inputs: NDArray[Any]) -> tuple[Float, Float]:
+    """Means and standard deviations of inputs of shape (T, n)."""
+    x = inputs.astype(np.float64)
+    mean, std = x.mean(axis=0), x.std(axis=0)
+    # An input that never moves would be blown up by a division by its rounding error.
+    return mean, np.where(std > 1e-6 * (1.0 + np.abs(mean)), std, 1.0)
+
+
 def _some_inputs(student: Student, demonstrations: Demonstrations, steps: int) -> Float:
     x = np.concatenate(demonstrations.inputs)
     x = x[:: max(1, len(x) // steps)].astype(np.float64)
@@ -442,19 +535,8 @@ def _some_inputs(student: Student, demonstrations: Demonstrations, steps: int) -
 
 
 def _means(student: Student, demonstrations: Demonstrations) -> list[Float]:
-    a = _some_inputs(student, demonstrations, 4096)
-    result = [a.mean(axis=0)]
-    f = activation(student.activation)
-    for w, b, mask in zip(student.weights[:-1], student.biases[:-1], student.masks[:-1],
-                          strict=True):  # fmt: skip
-        a = f(a @ np.where(mask, w, 0.0).T + b)
-        result.append(a.mean(axis=0))
-    return result
-
-
-def _output_spread(student: Student, spreads: Sequence[Float]) -> Float:
-    w = np.where(student.masks[-1], student.weights[-1], 0.0)
-    return np.asarray(np.sqrt(np.square(w) @ np.square(spreads[-1])))
+    x = _some_inputs(student, demonstrations, 4096)
+    return [a.mean(axis=0) for a in _activations(student, x)]
 
 
 def _shares(total: int, n: int) -> list[int]:
@@ -463,27 +545,33 @@ def _shares(total: int, n: int) -> list[int]:
 
 def student_arrays(student: Student) -> dict[str, NDArray[Any]]:
     """Arrays of a student, by name, for a checkpoint."""
-    arrays: dict[str, NDArray[Any]] = {"mean": student.mean, "std": student.std}
-    for name in ("weights", "biases", "masks", "thresholds"):
-        for k, values in enumerate(getattr(student, name)):
-            arrays[f"{name}/{k}"] = values
-    return arrays
+    return {"mean": student.mean, "std": student.std, **layer_arrays(student)}
+
+
+def layer_arrays(student: Any) -> dict[str, NDArray[Any]]:
+    """Arrays of the layers of a student, by name and number."""
+    return {
+        f"{name}/{k}": values
+        for name in ("weights", "biases", "masks", "thresholds")
+        for k, values in enumerate(getattr(student, name))
+    }
+
+
+def listed_arrays(arrays: Mapping[str, NDArray[Any]], prefix: str) -> list[NDArray[Any]]:
+    """Return those of one name from `layer_arrays`, in order."""
+    n = sum(key.startswith(f"{prefix}/") for key in arrays)
+    return [np.array(arrays[f"{prefix}/{k}"]) for k in range(n)]
 
 
 def student_from(head: Head, name: str, arrays: Mapping[str, NDArray[Any]]) -> Student:
     """Rebuild a student from `student_arrays`."""
-
-    def listed(prefix: str) -> list[NDArray[Any]]:
-        n = sum(key.startswith(f"{prefix}/") for key in arrays)
-        return [np.array(arrays[f"{prefix}/{k}"]) for k in range(n)]
-
     return Student(
         head,
         name,
         np.array(arrays["mean"]),
         np.array(arrays["std"]),
-        listed("weights"),
-        listed("biases"),
-        [m.astype(np.bool_) for m in listed("masks")],
-        listed("thresholds"),
+        listed_arrays(arrays, "weights"),
+        listed_arrays(arrays, "biases"),
+        [m.astype(np.bool_) for m in listed_arrays(arrays, "masks")],
+        listed_arrays(arrays, "thresholds"),
     )

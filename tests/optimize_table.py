@@ -6,6 +6,10 @@ Every task and seed leaves one JSON file in docs/benchmarks/optimize; one that i
 again, so a run that was cut short continues with the same command, and so does the optimisation
 that was under way. `python -m tests.results_table` makes docs/results.md of the files. The agents
 are those of EVENTSIM_AGENTS, by default ../shared/policies.
+
+A task that is not in the table, with the same settings:
+
+    python -m tests.optimize_table --agent teachers/Some-v0.zip --env Some-v0 --budget 10m
 """
 
 from __future__ import annotations
@@ -75,8 +79,12 @@ def measure(
     """Optimise one agent; the content of its file."""
     settings = Settings(options.max_loss, seconds_of(options.budget), options.weight_bits, seed)
     name = result_file(Path(), task, seed, options.weight_bits).stem
-    agent = TASKS[task].agent
-    teacher = load_policy(options.agents / agent)
+    if options.agent is None:
+        agent = TASKS[task].agent
+        teacher = load_policy(options.agents / agent)
+    else:
+        agent = options.agent.name
+        teacher = load_policy(options.agent, env=task)
     target = options.policies / f"{name}.safetensors"
     work = target.with_suffix(".work")
     full = options.policies / f"{result_file(Path(), task, seed, 32).stem}.work"
@@ -129,6 +137,8 @@ def main(arguments: list[str] | None = None, effort: dict[str, Any] | None = Non
     """Optimise all that is asked for and not yet there; 1 if one ended in an error."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=["all"], choices=["all", *TASKS])
+    parser.add_argument("--agent", type=Path, help="teacher of a task outside of the table")
+    parser.add_argument("--env", help="its environment")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--budget", default="20m")
     parser.add_argument("--max-loss", type=float, default=0.01)
@@ -138,10 +148,17 @@ def main(arguments: list[str] | None = None, effort: dict[str, Any] | None = Non
     parser.add_argument("--policies", type=Path, default=ROOT / "runs" / "optimize")
     parser.add_argument("--again", action="store_true", help="also what is already there")
     options = parser.parse_args(arguments)
+    if (options.agent is None) != (options.env is None):
+        parser.error("--agent and --env go together")
+    tasks = list(TASKS) if "all" in options.tasks else options.tasks
+    if options.env is not None:
+        if options.env in TASKS:
+            parser.error(f"{options.env} is in the table; give --tasks {options.env}")
+        tasks = [options.env]
     os.nice(10)
     failed = 0
     for seed in options.seeds:
-        for task in TASKS if "all" in options.tasks else options.tasks:
+        for task in tasks:
             path = result_file(options.out, task, seed, options.weight_bits)
             if path.exists() and not options.again:
                 continue

@@ -24,15 +24,22 @@ Made by `python -m tests.results_table` from the JSON files in
 Baselines3 Zoo. [optimize.md](optimize.md) explains the protocol and every figure.
 """
 
+_COLUMNS = (
+    "task", "teacher", "dense MACs", "smallest dense", "MACs a step", "reduction",
+    "shrink x prune x events", "gain over smallest dense", "loss, bound", "holds",
+    "worst episode", "episodes", "time", "seed",
+)  # fmt: skip
+
 
 def results(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """All outcomes, in the order of the tasks, weights' bits and seeds."""
+    """All outcomes, in the order of the tasks, those outside of the table last, bits and seeds."""
     found = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
     order = list(TASKS)
     return sorted(
         found,
         key=lambda one: (
-            order.index(one["task"]),
+            order.index(one["task"]) if one["task"] in TASKS else len(order),
+            one["task"],
             -one["outcome"]["weight_bits"],
             one["outcome"]["seeds"]["optimization"],
         ),
@@ -48,25 +55,29 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def page(found: list[dict[str, Any]], ablation: dict[str, Any] | None) -> str:
     """The text of docs/results.md."""
     parts = [_HEAD]
-    single = [one for one in found if one["outcome"]["weight_bits"] == 32]
+    full = [one for one in found if one["outcome"]["weight_bits"] == 32]
+    single = [one for one in full if one["task"] in TASKS]
+    outside = [one for one in full if one["task"] not in TASKS]
     if not found:
         parts.append("Nothing has been measured yet.\n")
     if single:
-        first = _first_seeds(single)
         parts += [
             "## Multiplications per step\n",
             "Loss: mean, and one-sided 95 % bound, over fresh paired episodes; *aim* is what was "
             "set out to reach with a bound of at most 1 %.\n",
-            table(
-                ["task", "teacher", "dense MACs", "smallest dense", "MACs a step", "reduction",
-                 "shrink x prune x events", "gain over smallest dense", "loss, bound", "holds",
-                 "worst episode", "episodes", "time", "seed", "aim"],
-                [_row(one) for one in single],
-            ),
-            *_gains(first),
-        ]  # fmt: skip
-        parts += ["## Commands\n", "\n".join(f"    {one['command']}" for one in single) + "\n"]
-        notes = [f"- {one['task']}, seed {_seed(one)}: {' '.join(one['notes'])}" for one in single]
+            table([*_COLUMNS, "aim"], [[*_row(one), _aim(one)] for one in single]),
+            *_gains(_first_seeds(single)),
+        ]
+    if outside:
+        parts += [
+            "## Outside of the table\n",
+            "Tasks that no setting was chosen on, optimised with the same ones, unattended. The "
+            "teachers are this project's own (`models/zoo/train.py`).\n",
+            table(list(_COLUMNS), [_row(one) for one in outside]),
+        ]
+    if full:
+        parts += ["## Commands\n", "\n".join(f"    {one['command']}" for one in full) + "\n"]
+        notes = [f"- {one['task']}, seed {_seed(one)}: {' '.join(one['notes'])}" for one in full]
         parts += ["## What the bounds assume\n", "\n".join(notes) + "\n"]
     few = [one for one in found if one["outcome"]["weight_bits"] < 32]
     if few:
@@ -171,11 +182,8 @@ def _number(value: float | None, suffix: str = "") -> str:
 
 
 def _row(one: dict[str, Any]) -> list[str]:
-    data, task = one["outcome"], TASKS[one["task"]]
+    data = one["outcome"]
     small, factors = data["small_dense"], data["factors"]
-    aim = f"{task.least_reduction:,.0f}x"
-    if task.most_macs is not None:
-        aim = f"{task.most_macs:g}, {aim}"
     return [
         one["task"],
         one["agent"],
@@ -191,8 +199,13 @@ def _row(one: dict[str, Any]) -> list[str]:
         str(data["episodes"]),
         f"{data['seconds'] / 60:.1f} min",
         str(_seed(one)),
-        aim,
     ]
+
+
+def _aim(one: dict[str, Any]) -> str:
+    task = TASKS[one["task"]]
+    aim = f"{task.least_reduction:,.0f}x"
+    return aim if task.most_macs is None else f"{task.most_macs:g}, {aim}"
 
 
 def _small_row(one: dict[str, Any]) -> list[str]:

@@ -21,11 +21,13 @@ import numpy as np
 import pytest
 
 import eventsim
-from eventsim import cli, optimize_run
+from eventsim import cli, optimize_rounding, optimize_run
 from eventsim.errors import InputError, OutputError, UnknownNameError
+from eventsim.models.candidate import dense_macs_of
 from eventsim.models.policy import Policy
+from eventsim.models.rounding import WAYS
 from eventsim.optimize_outcome import FRONT_COLUMNS, Outcome, Point, mark_front
-from eventsim.optimize_run import Entry, dense_macs_of, optimize, shortlist
+from eventsim.optimize_run import Entry, optimize, shortlist
 from eventsim.optimize_state import Settings, seconds_of, seeds_of
 from tests.fake_search import ENV, FakeSearch, Found, linear, teacher
 from tests.tiny import cartpole_policy
@@ -455,8 +457,14 @@ def test_a_damaged_log_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_weights_of_few_bits(
-    bits: int, tmp_path: Path, finished: tuple[Path, Outcome, Any]
+    bits: int,
+    tmp_path: Path,
+    finished: tuple[Path, Outcome, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    pytest.importorskip("torch", reason="needs the extra 'train'")
+    quick = {name: replace(way, iterations=5) for name, way in WAYS.items()}
+    monkeypatch.setattr(optimize_rounding, "WAYS", quick)
     outcome = optimized(tmp_path, settings=replace(SETTINGS, weight_bits=bits))
     data = outcome.to_dict()
     assert data["weight_bits"] == bits

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from eventsim import optimize_run
+from eventsim import optimize_rounding, optimize_run
 from eventsim.models.optimize import Settings as Effort
+from eventsim.models.rounding import WAYS
 from tests import ablation, optimize_table, results_table
 from tests.fake_search import FakeSearch, teacher
 
@@ -21,8 +22,10 @@ TASK = "CartPole-v1"
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """A short task, and a search that has its candidates; the lines of arguments."""
     monkeypatch.setattr(optimize_run, "_own_search", lambda effort: FakeSearch)
-    monkeypatch.setattr(optimize_table, "load_policy", lambda path: teacher())
+    monkeypatch.setattr(optimize_table, "load_policy", lambda path, env=None: teacher())
     monkeypatch.setattr("os.nice", lambda by: 0)
+    quick = {name: replace(way, iterations=5) for name, way in WAYS.items()}
+    monkeypatch.setattr(optimize_rounding, "WAYS", quick)
     return [
         "--tasks", TASK, "--max-loss", "0.1", "--budget", "5m", "--out", str(tmp_path / "results"),
         "--policies", str(tmp_path / "policies"), "--agents", str(tmp_path),
@@ -54,6 +57,21 @@ def test_a_task_is_measured_once(
     assert logs[1].read_bytes().startswith(logs[0].read_bytes())
 
 
+def test_a_task_outside_of_the_table(
+    fake: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="needs the extra 'train', whose version it notes")
+    given = [*fake, "--agent", str(tmp_path / "mine.zip")]
+    assert optimize_table.main([*given, "--env", "ShortPole-v0"]) == 0
+    content = json.loads((tmp_path / "results" / "ShortPole-v0-seed0.json").read_text())
+    assert (content["task"], content["agent"]) == ("ShortPole-v0", "mine.zip")
+    assert content["command"].startswith("eventsim optimize mine.zip --env ")
+    for arguments, text in ((given, "go together"), ([*given, "--env", TASK], "is in the table")):
+        with pytest.raises(SystemExit):
+            optimize_table.main(arguments)
+        assert text in capsys.readouterr().err
+
+
 def test_an_error_is_told_and_leaves_no_result(
     fake: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,7 +90,8 @@ def outcome(task: str, seed: int, bits: int, **changed: Any) -> dict[str, Any]:
         "seeds": {"optimization": seed},
     } | changed  # fmt: skip
     return {
-        "task": task, "agent": optimize_table.TASKS[task].agent, "outcome": data, "notes": ["N."],
+        "task": task, "outcome": data, "notes": ["N."],
+        "agent": optimize_table.TASKS[task].agent if task in optimize_table.TASKS else "own.zip",
         "command": f"eventsim optimize {task}", "teacher_bytes": 268_288,
     }  # fmt: skip
 
@@ -84,6 +103,7 @@ def test_the_page(tmp_path: Path) -> None:
         outcome("LunarLander-v3", 0, 32, gain_over_small_dense=9.6, promise_holds=False),
         outcome("Swimmer-v5", 0, 32, gain_over_small_dense=None, small_dense=None),
         outcome(TASK, 0, 8),
+        outcome("Another-v0", 0, 32, gain_over_small_dense=100.0),
     ):
         name = f"{one['task']}-{one['outcome']['seeds']['optimization']}"
         optimize_table.write(tmp_path / f"{name}-{one['outcome']['weight_bits']}.json", one)
@@ -94,6 +114,7 @@ def test_the_page(tmp_path: Path) -> None:
         (TASK, 32),
         (TASK, 32),
         (TASK, 8),
+        ("Another-v0", 32),
     ]
     rows = [{"task": TASK, "variant": "pruning only", "macs": 700.0, "reduction": 95.8,
              "loss": 0.0, "upper95": 0.02, "episodes": 200}]  # fmt: skip
@@ -101,6 +122,10 @@ def test_the_page(tmp_path: Path) -> None:
     assert "geometric mean of 2 tasks (first seed of each): 4.8x; the least is 2.4x" in text
     assert "| CartPole-v1 | dqn/CartPole-v1 | 67,072 | 24 (4-4-2) | 10 | 6,707x | " in text
     assert "0.10%, 0.90% | no | 20.0% | 400 | 1.5 min | 0 | 2, 2,400x |" in text
+    inside, _, outside = text.partition("## Outside of the table")
+    assert "Another-v0" not in inside
+    assert "| Another-v0 | own.zip | 67,072 | 24 (4-4-2) | 10 | 6,707x | " in outside
+    assert "    eventsim optimize Another-v0" in outside
     assert "| 100 | 268,288 | 2,683x |" in text
     assert "| CartPole-v1 | pruning only | 700 | 95.8x | 0.00%, 2.00% | 200 |" in text
     assert "Nothing has been measured" in results_table.page([], None)

@@ -23,6 +23,7 @@ def test_pairs_are_the_returns_of_both_on_the_same_seeds() -> None:
         arena.measure(range(5), range(10))
         pairs = arena.pairs(policy, [7, 8, 9])
         work = arena.work(policy, [7, 8, 9])
+        assert not arena.is_mujoco
     totals, synops = [], 0
     for seed in (7, 8, 9):
         env = make_env(ENV)
@@ -82,26 +83,6 @@ def test_a_fingerprint_is_of_what_a_policy_does(tmp_path: Path) -> None:
     assert digest(policy) == digest(Policy.load(tmp_path / "p.safetensors"))
     assert digest(policy) != digest(linear(FALLS, 0.2))
     assert digest(policy) != digest(linear([0.0, 0.0, 1.0, 1e-9], 0.1))
-
-
-def test_environments_that_remember_are_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    from eventsim.models import arena as module
-
-    made: list[str] = []
-
-    def counted(name: str, **arguments: object) -> object:
-        made.append(name)
-        return make_env(name, **arguments)
-
-    monkeypatch.setattr(module, "make_env", counted)
-    tiny = replace(teacher(), metadata={})
-    for name, expected in ((ENV, 1), ("tests.tiny:Tiny-v0", 3)):
-        made.clear()
-        with Arena(tiny, name) as arena:
-            for seed in range(3):
-                arena.taught(seed)
-            assert not arena.is_mujoco
-        assert len(made) == expected
 
 
 def test_bad_input_is_refused(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventsim.errors import InputError, SimulationError, UnsupportedError
+from eventsim.models.compaction import compact
 from eventsim.models.decoders import (
     Argmax,
     ClipBox,
@@ -17,9 +20,10 @@ from eventsim.models.decoders import (
     QuantileArgmax,
     SquashBox,
 )
-from eventsim.models.distill import Training, train
+from eventsim.models.distill import Training, _Grid, train
 from eventsim.models.encoders import BoxSpec, Encoder
 from eventsim.models.policy import Policy
+from eventsim.models.quantization import quantize
 from eventsim.models.student import (
     Demonstrations,
     Head,
@@ -30,9 +34,10 @@ from eventsim.models.student import (
     new_student,
     student_arrays,
     student_from,
+    student_of,
     with_spread_thresholds,
 )
-from eventsim.network import Network
+from eventsim.network import Network, Projection
 from eventsim.simulator import Simulator
 
 
@@ -172,6 +177,102 @@ def test_a_cut_takes_what_is_least_worth_its_cost_and_keeps_the_ends() -> None:
         Simulator(student.to_policy(teacher(), events=False).network).run(x),
         atol=1e-4,
     )
+
+
+def test_a_unit_that_never_wakes_is_cut_first() -> None:
+    student = random_student(3, (8,))
+    student.masks = [np.ones_like(m) for m in student.masks]
+    student.biases[0][:4] = -1e3
+    _, demonstrations = shown(teacher())
+    dead = student.masks[0][:4].sum() + student.masks[1][:, :4].sum()
+    smaller = cut(student, demonstrations, dead / student.n_synapses)
+    # The others keep all that they hear and say.
+    assert [m.shape for m in smaller.masks] == [(4, 4), (3, 4)]
+    assert all(m.all() for m in smaller.masks)
+
+
+@given(st.integers(0, 200), st.sampled_from([(), (5,), (7, 6)]), st.sampled_from(["relu", "tanh"]))
+@settings(max_examples=20)
+def test_a_policy_comes_back_from_its_student(seed: int, hidden: tuple[int, ...], f: str) -> None:
+    policy = random_student(seed, hidden, f).to_policy(teacher())
+    policy = policy.with_network(compact(policy.network))
+    student = student_of(policy, walks(seed=seed + 1))
+    assert student is not None
+    assert student.n_synapses == policy.network.n_synapses
+    again = student.to_policy(policy)
+    assert again.dense_macs == policy.dense_macs
+    assert [p.size for p in again.network.populations] == [
+        p.size for p in policy.network.populations
+    ]
+    one, two = (
+        np.concatenate([Simulator(p.network.with_thresholds(0.0)).run(x) for x in walks(2)])
+        for p in (policy, again)
+    )
+    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5 * np.abs(one).max())
+    for p, q in zip(policy.network.populations[:-1], again.network.populations[:-1], strict=True):
+        np.testing.assert_allclose(p.parameter("threshold"), q.parameter("threshold"), rtol=1e-12)
+
+
+def test_networks_of_another_form_are_no_students() -> None:
+    plain = teacher()
+    x = walks()
+    assert student_of(plain, x) is not None
+    network = plain.network
+    skip = Projection("input", "output", np.ones((3, 4), np.float32))
+    delayed = Projection("hidden1", "output", np.ones((3, 20), np.float32), delay=1)
+    for other in (
+        replace(network, projections=(*network.projections, skip)),
+        replace(network, projections=(network.projections[0], delayed)),
+        Network.from_arrays([np.ones((5, 4)), np.ones((3, 5))], activation="sigmoid"),
+    ):
+        assert student_of(plain.with_network(other), x) is None
+    quantiles = replace(plain, decoder=QuantileArgmax(1, 3))
+    assert student_of(quantiles, x) is None
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("hidden", [(), (8,), (7, 6)])
+def test_what_is_trained_with_rounding_is_what_quantising_gives(
+    hidden: tuple[int, ...], bits: int
+) -> None:
+    pytest.importorskip("torch", reason="needs the extra 'train'")
+    head, demonstrations = shown(teacher())
+    student = new_student(head, demonstrations, hidden, 1)
+    trained, _ = train(student, demonstrations, Training(3, weight_bits=bits, windows=4), 0)
+    policy = trained.to_policy(teacher())
+    fixed = quantize(policy, bits, demonstrations.inputs)
+    for q, p in zip(policy.network.projections, fixed.network.projections, strict=True):
+        np.testing.assert_allclose(q.weights.to_dense(), p.weights.to_dense(), rtol=1e-5)
+    # In the loop the inputs and activations were on the same grid too.
+    grid = fixed.encoder.fixed_point
+    assert grid is not None
+    module = _Grid(trained, demonstrations, Training(weight_bits=bits))
+    np.testing.assert_array_equal(module.inputs.quanta, grid.quanta)
+    assert module.inputs.levels == grid.levels
+
+
+def test_rounding_in_the_loop_loses_less_than_rounding_afterwards() -> None:
+    bits = 4
+    pytest.importorskip("torch", reason="needs the extra 'train'")
+    head, demonstrations = shown(teacher("box"))
+    student = new_student(head, demonstrations, (12,), 1, "tanh")
+    student, _ = train(student, demonstrations, Training(600, events=False, windows=16), 0)
+    tuned, _ = train(
+        student, demonstrations, Training(300, events=False, windows=16, weight_bits=bits), 1
+    )
+    x = np.concatenate(demonstrations.inputs)
+    wanted = np.concatenate(demonstrations.targets)
+    errors = []
+    for one in (student, tuned):
+        policy = quantize(one.to_policy(teacher("box"), events=False), bits, x)
+        errors.append(np.square(head.targets(head.decoder, played(policy, x)) - wanted).mean())
+    assert errors[1] < 0.8 * errors[0]
+
+
+def played(policy: Policy, x: np.ndarray) -> np.ndarray:
+    """Outputs of a policy in fixed point on encoded inputs."""
+    assert policy.encoder.fixed_point is not None
+    return Simulator(policy.network).run(policy.encoder.fixed_point(x.astype(np.float64)))
 
 
 def test_rounded_weights_in_the_loop() -> None:

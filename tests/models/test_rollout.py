@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -273,3 +274,34 @@ def test_errors_say_where_in_the_episode() -> None:
     policy = cartpole_policy().with_network(network)
     with pytest.raises(SimulationError, match=r"finite.*\(seed 0, step 0\)"):
         rollout.episode(policy.session(), Scripted(), 0)
+
+
+def test_mujoco_says_nothing_of_the_age_of_gymnasiums_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mujoco = pytest.importorskip("mujoco", reason="needs the extra 'mujoco'")
+    monkeypatch.chdir(tmp_path)
+    heard: list[str] = []
+    mujoco.set_mju_user_warning(heard.append)
+    try:
+        rollout.make_env("HalfCheetah-v5").close()
+        assert mujoco.get_mju_user_warning() == heard.append
+    finally:
+        mujoco.set_mju_user_warning(None)
+    rollout.make_env("HalfCheetah-v5").close()
+    assert heard == []
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_other_warnings_of_mujoco_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    mujoco = pytest.importorskip("mujoco", reason="needs the extra 'mujoco'")
+    make = gym.make
+
+    def warned(*arguments: Any, **options: Any) -> Any:
+        mujoco.get_mju_user_warning()("the model is too heavy")
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(gym, "make", warned)
+    with pytest.warns(RuntimeWarning, match="too heavy"):
+        rollout.make_env("InvertedPendulum-v5").close()
