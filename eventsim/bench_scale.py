@@ -22,52 +22,73 @@ from eventsim.simulator import Simulator
 FAN = 32
 ACTIVE = 30
 GROUPS = 10
+#: Of `local_network`: so many that an indexed row pays.
+_OUTPUTS = 256
 
 
-def growing_network(size: int, seed: int = 0, local: bool = False) -> Network:
-    """Return a network in which every hidden neuron has `FAN` synapses in and out.
+def growing_network(size: int, seed: int = 0) -> Network:
+    """Return a network in which every hidden neuron has `FAN` synapses in or out.
 
     A group of `ACTIVE` inputs reaches as many neurons of the first hidden layer, these reach
     ``ACTIVE * FAN`` different ones of the second, spread at random over its memory, and each of
     these has one synapse to the output: whatever the size, a step in which a group changes has
     the same events, evaluations and synapses.
 
-    `local` wires the second layer as a locally connected one: a neuron of the first reaches the
-    `FAN` places from its own on, so that the targets of neighbours overlap and one evaluation
-    serves many synapses.
-
     Parameters
     ----------
     size : int
         Neurons of each hidden layer, >= ``ACTIVE * FAN``.
     seed : int, optional
-    local : bool, optional
     """
     rng = np.random.default_rng(seed)
-    spread = np.arange(size) if local else rng.permutation(size)
-    sources = rng.permutation(size)[: ACTIVE * GROUPS] if size >= ACTIVE * GROUPS else None
-    first = np.arange(ACTIVE * GROUPS) % size if sources is None else sources
+    spread = rng.permutation(size)
+    n_inputs = ACTIVE * GROUPS
+    first = rng.permutation(size)[:n_inputs]
     # Neuron i of the first layer stands at place rank[i]; a group takes neighbouring places.
     rank = np.empty(size, np.int64)
-    rank[first] = np.arange(first.size)
-    rank[np.setdiff1d(np.arange(size), first)] = np.arange(first.size, size)
-    stride = 1 if local else FAN
-    targets = np.sort(spread[(rank[:, np.newaxis] * stride + np.arange(FAN)) % size], axis=1)
+    rank[first] = np.arange(n_inputs)
+    rank[np.setdiff1d(np.arange(size), first)] = np.arange(n_inputs, size)
+    targets = np.sort(spread[(rank[:, np.newaxis] * FAN + np.arange(FAN)) % size], axis=1)
     weights = rng.normal(size=(size, FAN)).astype(np.float32)
+    return _network(
+        size,
+        16,
+        (first[:, np.newaxis], np.ones((n_inputs, 1))),
+        (targets, weights),
+        (np.arange(size)[:, np.newaxis] % 16, weights[:, :1]),
+    )
+
+
+def local_network(size: int, seed: int = 0) -> Network:
+    """Return a network in which every neuron reaches `FAN` neighbouring ones of the next layer.
+
+    The targets of neighbours overlap, so that one evaluation serves many synapses; inputs and
+    outputs stand where the first hidden neurons do, but do not become more. Otherwise as
+    `growing_network`.
+    """
+    rng = np.random.default_rng(seed)
     n_inputs = ACTIVE * GROUPS
+
+    def neighbours(n_sources: int, n_targets: int) -> tuple[Any, Any]:
+        targets = (np.arange(n_sources)[:, np.newaxis] + np.arange(FAN)) % n_targets
+        return np.sort(targets, axis=1), rng.normal(size=(n_sources, FAN)) / np.sqrt(FAN)
+
+    last = neighbours(size, _OUTPUTS)
+    return _network(size, _OUTPUTS, neighbours(n_inputs, size), neighbours(size, size), last)
+
+
+def _network(size: int, n_outputs: int, *rows: tuple[Any, Any]) -> Network:
+    """Return a chain of inputs, two hidden layers and outputs from targets and weights of rows."""
+    sizes = (ACTIVE * GROUPS, size, size, n_outputs)
+    names = ("input", "first", "second", "output")
     return Network(
-        (
-            Population("input", n_inputs, Input()),
-            Population("first", size, Delta()),
-            Population("second", size, Delta()),
-            Population("output", 16, Delta()),
+        tuple(
+            Population(name, n, Delta() if k else Input())
+            for k, (name, n) in enumerate(zip(names, sizes, strict=True))
         ),
-        (
-            Projection("input", "first", _rows(size, first[:, np.newaxis], np.ones((n_inputs, 1)))),
-            Projection("first", "second", _rows(size, targets, weights)),
-            Projection(
-                "second", "output", _rows(16, np.arange(size)[:, np.newaxis] % 16, weights[:, :1])
-            ),
+        tuple(
+            Projection(source, target, _rows(n, *row))
+            for source, target, n, row in zip(names, names[1:], sizes[1:], rows, strict=False)
         ),
     )
 
@@ -90,11 +111,11 @@ def bench_growth(
     """One row a size: what a step does and takes, and a bare scatter-add of its synapses.
 
     In ``changed`` steps another group changes at each step; in ``unchanged`` ones nothing does.
-    `local` is as for `growing_network`.
+    `local` takes `local_network` instead of `growing_network`.
     """
     n_steps, rows = 200, []
     for size in sizes:
-        network = growing_network(size, local=local)
+        network = local_network(size) if local else growing_network(size)
         rng = np.random.default_rng(1)
         # One group changes at each step; in the end all have their first values again, so that
         # this holds for the first step of a repetition too.

@@ -141,15 +141,56 @@ class Dense(Connectivity):
         return np.asarray(self._matrix @ source, dtype=np.float64)
 
 
+def _check_pointers(pointers: NDArray[Any], n_sources: int, n: int) -> None:
+    """See that the pointers divide n synapses among the sources."""
+    fits = pointers.shape == (n_sources + 1,) and pointers.dtype.kind == "i"
+    if not fits or pointers[0] or pointers[-1] != n or (np.diff(pointers) < 0).any():
+        raise NetworkError(
+            f"must be {n_sources + 1} integers that ascend from 0 to {n}",
+            where="connectivity",
+            field="pointers",
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Sparse(Connectivity):
-    """Weights in compressed columns: sorted by source, exact zeros dropped."""
+    """Weights in compressed columns: sorted by source, exact zeros dropped.
+
+    Parameters
+    ----------
+    size : (int, int)
+        (target size, source size).
+    pointers : int64 array of shape (source size + 1,)
+        Synapses of source i are ``pointers[i]:pointers[i + 1]``.
+    targets : int64 array of shape (n,)
+        Of each synapse; no source names one twice.
+    weights : float32 or float64 array of shape (n,)
+
+    Raises
+    ------
+    NetworkError
+        If the arrays contradict each other, or a target is out of range.
+    """
 
     size: tuple[int, int]
     pointers: IndexArray
     targets: NDArray[np.int64]
     weights: WeightArray
     kind: ClassVar[str] = "sparse"
+
+    def __post_init__(self) -> None:
+        n = self.targets.size
+        _check_pointers(self.pointers, self.size[1], n)
+        if self.weights.shape != (n,):
+            raise NetworkError(
+                f"has shape {self.weights.shape}; give one weight for each of {n} targets",
+                where="connectivity",
+                field="weights",
+            )
+        if n and not 0 <= self.targets.min() <= self.targets.max() < self.size[0]:
+            raise NetworkError(
+                f"must lie in 0 to {self.size[0] - 1}", where="connectivity", field="targets"
+            )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -214,13 +255,7 @@ class Rows(Connectivity):
         pointers, targets = np.asarray(self.pointers), np.asarray(self.targets)
         if targets.dtype != np.uint32 or targets.ndim != 1:
             raise NetworkError("must be a uint32 array", where="connectivity", field="targets")
-        fits = pointers.shape == (self.size[1] + 1,) and pointers.dtype == np.int64
-        if not fits or pointers[0] or pointers[-1] != targets.size or (np.diff(pointers) < 0).any():
-            raise NetworkError(
-                f"must be {self.size[1] + 1} int64 numbers that ascend from 0 to {targets.size}",
-                where="connectivity",
-                field="pointers",
-            )
+        _check_pointers(pointers, self.size[1], targets.size)
         if targets.size and int(targets.max()) >= self.size[0]:
             raise NetworkError(
                 f"name target {int(targets.max())} of {self.size[0]}",

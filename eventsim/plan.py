@@ -270,6 +270,8 @@ def compile_plan(
         floats[at_threshold : at_threshold + n_lanes][here] = np.where(
             transmits[here], p.parameter("threshold"), np.inf
         )
+        limits = floats[at_threshold : at_threshold + n_lanes][here]
+        plan[place + f.P_THRESHOLDS] = (limits != limits[0]).any()
         if isinstance(p.neuron, Delta):
             # -0.0 + 0.0 is 0.0: u is never -0.0, so that adding a zero leaves it alone.
             floats[at_initial : at_initial + n_lanes][here] = p.parameter("bias") + 0.0
@@ -296,7 +298,7 @@ class _Rows:
             self.counts = np.count_nonzero(self._dense, axis=0).astype(np.int64)
             values: NDArray[Any] = self._dense
         else:
-            self._pointers, self._targets, values = weights.rows()
+            self._pointers, self._targets, values = _ascending(*weights.rows())
             self._values = values
             self.counts = np.diff(self._pointers)
         self.wide = wide or not _is_float32(values)
@@ -394,6 +396,21 @@ def _dense_fill(share: NDArray[np.float64], n_targets: int) -> float:
         return DENSE_FILL_NARROW
     mean = float(share[share > 0].mean()) if (share > 0).any() else 0.0
     return DENSE_FILL_AMONG_DENSE if mean >= DENSE_MEAN else DENSE_FILL
+
+
+def _ascending(pointers: Int, targets: Int, weights: NDArray[Any]) -> tuple[Int, Int, NDArray[Any]]:
+    """Rows whose targets ascend, as those are that no one has put together by hand."""
+    n = targets.size
+    starts = np.zeros(n + 1, np.bool_)
+    starts[pointers] = True
+    if all(
+        ((np.diff(targets[k : k + _CHUNK_SYNAPSES + 1]) > 0) | starts[k + 1 : k + 1 + m]).all()
+        for k in range(0, n - 1, _CHUNK_SYNAPSES)
+        for m in (min(_CHUNK_SYNAPSES, n - 1 - k),)
+    ):
+        return pointers, targets, weights
+    order = np.lexsort((targets, np.repeat(np.arange(pointers.size - 1), np.diff(pointers))))
+    return pointers, targets[order], weights[order]
 
 
 class _Words:

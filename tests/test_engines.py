@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from eventsim import engines, plan
+from eventsim.connectivity import Sparse
 from eventsim.errors import InputError, SimulationError, UnknownNameError, UnsupportedError
 from eventsim.kernels import fields
 from eventsim.network import Network, Population, Projection
@@ -126,6 +127,40 @@ def test_more_than_65536_targets() -> None:
     )
     x = np.concatenate([rng.normal(size=(4, 12)), np.array([[0.0], [0.0], [1.0], [1.0]])], axis=1)
     assert_equal_to_reference(network, x, "levels")
+
+
+def test_rows_of_a_large_population_in_any_order() -> None:
+    """Near one another, far apart and both, and put together by hand in falling order."""
+    rng = np.random.default_rng(7)
+    n, fan = 9_000, 21
+    near = np.sort((1_234 + 300 * np.arange(4)[:, np.newaxis] + np.arange(fan)), axis=1)
+    far = np.sort(rng.permutation(n)[: 4 * fan].reshape(4, fan), axis=1)
+    both = np.concatenate([near[:, :15], 6_000 + near[:, 15:]], axis=1)
+    targets = np.concatenate([near, far, both])
+    out = sparse.random_array((3, n), density=0.5, rng=rng, format="csc")
+    for rows in (targets, targets[:, ::-1]):
+        network = Network(
+            (
+                Population("x", 12, Input()),
+                Population("h", n, Delta("tanh", rng.normal(size=n), 0.01)),
+                Population("y", 3, Delta()),
+            ),
+            (
+                Projection(
+                    "x",
+                    "h",
+                    Sparse(
+                        (n, 12),
+                        np.arange(13) * fan,
+                        np.ascontiguousarray(rows).reshape(-1),
+                        rng.normal(size=12 * fan),
+                    ),
+                ),
+                Projection("h", "y", out),
+            ),
+        )
+        x = np.where(rng.random((6, 12)) < 0.3, rng.normal(size=(6, 12)), 0.5)
+        assert_equal_to_reference(network, x, "levels")
 
 
 def test_the_buffer_of_event_records_is_drained_within_a_run() -> None:

@@ -228,11 +228,6 @@ def test_other_connectivities_are_refused(tmp_path: Path) -> None:
         ([0, 1, 1], [0], [np.nan]),
         ([0, 2, 2], [1, 0], [1.0, 2.0]),
         ([0, 2, 2], [0, 0], [1.0, 2.0]),
-        ([0, 1, 1], [2], [1.0]),
-        ([0, 2, 1], [0], [1.0]),
-        ([1, 1, 1], [0], [1.0]),
-        ([0, 1], [0], [1.0]),
-        ([0, 1, 1], [0], [1.0, 2.0]),
     ],
 )
 def test_what_could_not_be_read_back_is_not_written(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
+from eventsim.connectivity import Sparse
 from eventsim.errors import NetworkError, UnknownNameError
 from eventsim.network import Network, Population, Projection
 from eventsim.neurons import Clip, Delta, Input, LeakyReLU
@@ -193,3 +194,21 @@ def test_ranks_are_topological_and_the_graph_agrees(network: Network) -> None:
     assert nx.is_directed_acyclic_graph(immediate)
     if immediate:
         assert max(network.ranks.values()) == nx.dag_longest_path_length(immediate)
+
+
+@pytest.mark.parametrize(
+    ("pointers", "targets", "weights", "field"),
+    [
+        ([0, 1, 1], [2], [1.0], "targets"),
+        ([0, 1, 1], [-1], [1.0], "targets"),
+        ([0, 2, 1], [0], [1.0], "pointers"),
+        ([1, 1, 1], [0], [1.0], "pointers"),
+        ([0, 1], [0], [1.0], "pointers"),
+        ([0, 1, 1], [0], [1.0, 2.0], "weights"),
+    ],
+)
+def test_sparse_arrays_that_contradict_each_other_are_refused(
+    pointers: list[int], targets: list[int], weights: list[float], field: str
+) -> None:
+    with pytest.raises(NetworkError, match=f"connectivity, field '{field}'"):
+        Sparse((2, 2), np.array(pointers), np.array(targets), np.array(weights))

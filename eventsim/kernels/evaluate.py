@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from eventsim.kernels.activations import activate, activate_lanes
-from eventsim.kernels.bits import first_bit
+from eventsim.kernels.bits import first_bit, prefetch
 from eventsim.kernels.fields import (
+    AHEAD,
     ALL,
     BITS,
     BLOCK,
@@ -35,6 +36,7 @@ from eventsim.kernels.fields import (
     P_PADDED,
     P_SIZE,
     P_SUPER,
+    P_THRESHOLDS,
     POPULATIONS,
     SINK,
     SUPERS,
@@ -194,6 +196,7 @@ def _evaluate_large(
     lane, output = plan[p + P_LANE], plan[p + P_OUTPUT]
     code, p0, p1 = plan[p + P_CODE], constants[p + P_P0], constants[p + P_P1]
     u0, s0, theta = plan[U] + lane, plan[S] + lane, plan[THRESHOLD] + lane
+    differ = plan[p + P_THRESHOLDS]
     f0, padded = plan[FLAGS] + lane, plan[p + P_PADDED]
     bits = plan[BITS] + plan[p + P_BITS]
     neuron, value, listed = plan[EVENT_NEURON], plan[EVENT_VALUE], plan[EVENT_VALUE]
@@ -218,6 +221,9 @@ def _evaluate_large(
     n_events = 0
     for k in range(n_pending):
         i = state[neuron + k]
+        ahead = Unsigned(state[neuron + min(k + AHEAD, n_pending - 1)])
+        prefetch(values, Unsigned(u0) + ahead)
+        prefetch(values, Unsigned(s0) + ahead)
         u = values[u0 + i]
         a = activate(code, p0, p1, u)
         if not (abs(u) <= _LARGEST and abs(a) <= _LARGEST):
@@ -225,7 +231,7 @@ def _evaluate_large(
         if output >= 0:
             values[plan[OUTPUTS] + output + i] = a
         d = a - values[s0 + i]
-        fires = abs(d) > constants[theta + i]
+        fires = abs(d) > constants[theta + i * differ]
         values[s0 + i] += d if fires else 0.0
         state[neuron + n_events] = i
         values[value + n_events] = d

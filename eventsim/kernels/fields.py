@@ -66,8 +66,9 @@ A population's neurons stand in *lanes*: contiguous, padded to a multiple of `PA
     P_SUPER,
     P_BITS,  # its first word of bits
     P_WATCH,  # max pooling: the projection that it watches, else -1
+    P_THRESHOLDS,  # 0 if all its neurons have the same threshold, else 1
     W_POPULATION,
-) = range(22)
+) = range(23)
 
 # A projection; the rows of a source neuron stand in a table of W_ROW columns.
 (
@@ -120,4 +121,6 @@ BLOCK = 64
 FEW = 8  # flagged neurons of a block up to which they are evaluated one by one
 FEW_CHEAP = 2  # the same where the activation is the identity or relu
 LARGE = 8192  # lanes above which a population keeps blocks
+AHEAD = 16  # neurons of a large population that are asked for ahead
+FETCHED = 64  # rows of a large population that are asked for ahead
 NARROW = 16  # targets below which an event's row is shorter than the call that adds it

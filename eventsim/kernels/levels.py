@@ -24,6 +24,7 @@ from eventsim.kernels.fields import (
     DONE,
     EVENT_NEURON,
     EVENT_VALUE,
+    FETCHED,
     FLAGS,
     L_COUNT,
     L_CURSOR,
@@ -89,7 +90,7 @@ from eventsim.kernels.fields import (
     U,
 )
 from eventsim.kernels.jit import inlined, kernel
-from eventsim.kernels.rows import add_rows
+from eventsim.kernels.rows import add_rows, fetch_rows
 from eventsim.kernels.status import (
     BUFFER_FULL,
     EVALUATIONS,
@@ -225,13 +226,21 @@ def _levels(inputs: Any, x0: int, plan: Any, state: Any, values: Any, count: int
             logged = state[N_LOGGED]
             _log(plan, state, values, state[STEP], plan[p + P_NEURON], logged, n_events)
             state[N_LOGGED] = logged + n_events
-        # Where two projections share their targets, event by event; else row by row.
-        together = 1 if plan[p + P_MERGED] else n_events
+        # Where two projections share their targets, event by event; else row by row, and where
+        # the rows lie far apart as many at a time as are asked for ahead.
+        together = n_events
+        if plan[p + P_MERGED]:
+            together = 1
+        elif plan[p + P_LARGE]:
+            together = FETCHED
         for e in range(0, n_events, together):
+            end = min(e + together, n_events)
             for q in range(plan[p + P_PROJECTION], plan[p + P_PROJECTION_END]):
+                if plan[p + P_LARGE]:
+                    _fetch(plan, constants, narrow, short, long, event_neuron, e, end, n_events, q)
                 _propagate(
                     plan, constants, narrow, short, long, state, values, flags,
-                    event_neuron, event_value, e, e + together, q, count,
+                    event_neuron, event_value, e, end, q, count,
                 )  # fmt: skip
         for line in range(plan[p + P_LINE], plan[p + P_LINE_END]):
             _delay(plan, state, values, plan[LINES] + line * W_LINE, plan[p + P_SIZE], n_events)
@@ -264,6 +273,31 @@ def _watched(plan: Any, state: Any, values: Any, flags: Any, level: int, p: int)
         plan[S] + plan[source + P_LANE], flags, plan[FLAGS] + plan[p + P_LANE],
         plan[p + P_SIZE], state[plan[TOUCHED] + level] == ALL,
     )  # fmt: skip
+
+
+@kernel
+def _fetch(
+    plan: Any,
+    wide: Any,
+    narrow: Any,
+    short: Any,
+    long: Any,
+    event_neuron: Any,
+    e0: int,
+    e1: int,
+    n_events: int,
+    projection: int,
+) -> None:
+    """Ask for the rows of events e0:e1 of one projection, and for the next ones' places."""
+    q = plan[PROJECTIONS] + projection * W_PROJECTION
+    rows, is_long = plan[q + Q_ROWS], plan[q + Q_LONG]
+    e2 = min(e1 + FETCHED, n_events)
+    if plan[q + Q_WINDOW] >= 0:
+        return
+    if plan[q + Q_WIDE]:
+        fetch_rows(wide, plan, rows, short, long, is_long, event_neuron, e0, e1, e2)
+    else:
+        fetch_rows(narrow, plan, rows, short, long, is_long, event_neuron, e0, e1, e2)
 
 
 @kernel

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from eventsim.kernels.bits import prefetch
 from eventsim.kernels.fields import (
     ALL,
     DENSE,
@@ -184,7 +185,10 @@ def add_indexed_large(
     blocks: int,
     supers: int,
 ) -> tuple[int, int]:
-    """As `add_indexed` for a large population, whose blocks and supers are flagged too."""
+    """As `add_indexed` for a large population, whose blocks and supers are flagged too.
+
+    A row's targets ascend, so that its blocks are among those from its first to its last target.
+    """
     base, f = Unsigned(u0), Unsigned(f0)
     block, higher = Unsigned(blocks), Unsigned(supers)
     synapses = 0
@@ -195,14 +199,68 @@ def add_indexed_large(
             return e, synapses
         i, r = Unsigned(first), Unsigned(table[row + Unsigned(R_WEIGHT)])
         n, d = table[row + Unsigned(R_COUNT)], value[Unsigned(e)]
+        if n == 0:
+            continue
         synapses += n
-        for k in range(n):
-            j = Unsigned(index[i + Unsigned(k)])
-            u[base + j] += w[r + Unsigned(k)] * d
+        last = i + Unsigned(n)
+        _mark(flags, block, index, i, n, Unsigned(6))
+        _mark(flags, higher, index, i, n, Unsigned(12))
+        while i + _FOUR <= last:
+            add_four(u, base, index, i, w, r, d, flags, f)
+            i += _FOUR
+            r += _FOUR
+        while i < last:
+            j = Unsigned(index[i])
+            u[base + j] += w[r] * d
             flags[f + j] = 1
-            flags[block + (j >> Unsigned(6))] = 1
-            flags[higher + (j >> Unsigned(12))] = 1
+            i += _ONE
+            r += _ONE
     return e1, synapses
+
+
+@inlined
+def _mark(flags: Any, first: Any, index: Any, i: Any, n: int, shift: Any) -> None:
+    """Flag the blocks of 2**shift lanes in which n > 0 targets stand.
+
+    One without any may be flagged too: it is found empty. So where they are close together the
+    whole range is.
+    """
+    low = Unsigned(index[i]) >> shift
+    span = np.int64((Unsigned(index[i + Unsigned(n - 1)]) >> shift) - low)
+    if span < n:
+        for k in range(span + 1):
+            flags[first + low + Unsigned(k)] = 1
+    else:
+        for k in range(n):
+            flags[first + (Unsigned(index[i + Unsigned(k)]) >> shift)] = 1
+
+
+@inlined
+def fetch_rows(
+    w: Any,
+    table: Any,
+    rows: int,
+    short: Any,
+    long: Any,
+    is_long: int,
+    neuron: Any,
+    e0: int,
+    e1: int,
+    e2: int,
+) -> None:
+    """Ask for the rows of events e0:e1, and for the entries in the rows' table of e1:e2."""
+    width = Unsigned(W_ROW)
+    for e in range(e0, e1):
+        row = Unsigned(rows) + width * Unsigned(neuron[Unsigned(e)])
+        prefetch(w, Unsigned(table[row + Unsigned(R_WEIGHT)]))
+        first = table[row + Unsigned(R_INDEX)]
+        if first >= 0:
+            if is_long:
+                prefetch(long, Unsigned(first))
+            else:
+                prefetch(short, Unsigned(first))
+    for e in range(e1, e2):
+        prefetch(table, Unsigned(rows) + width * Unsigned(neuron[Unsigned(e)]))
 
 
 @inlined
