@@ -42,6 +42,8 @@ _SAFE = 6
 _LARGEST_RESERVE = 0.7
 #: What is kept for choosing and testing, where the budget has it, in units of the bare need.
 _AMPLE = 1.6
+#: Part of the budget that is kept for them in any case: near the limit many episodes are needed.
+_KEPT_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,16 @@ class _Optimization:
 
     def _kept(self) -> float:
         """Seconds for choosing and testing."""
-        return max(self._reserve, min(_AMPLE * self._reserve, 0.5 * self.settings.budget))
+        budget = self.settings.budget
+        return max(self._reserve, min(_AMPLE * self._reserve, 0.5 * budget), _KEPT_SHARE * budget)
+
+    def _patience(self) -> int | None:
+        """Episodes that a candidate may take to be told from the limit, None for the default."""
+        pair = self.state.pair_seconds
+        if not (math.isfinite(pair) and pair > 0.0):
+            return None
+        affordable = int(0.25 * self._kept() / pair)
+        return min(max(affordable, self.least), MOST_EPISODES // 2)
 
     def finish(
         self,
@@ -307,7 +318,10 @@ class _Optimization:
             self.seeds["validation"][:MOST_EPISODES],
             self.baseline.scale,
             self.settings.max_loss,
-            out_of_time=lambda: self.left() < 0.5 * self._reserve,
+            # Half of what was kept is for the promise, and a candidate that would take more than
+            # half of the other one leaves no time for those behind it.
+            patience=self._patience(),
+            out_of_time=lambda: self.left() < 0.5 * self._kept(),
             look=look,
         )
 

@@ -165,9 +165,11 @@ class Search:
                 self._stage(_OWN, partial(self._own, own))
                 yield _OWN
                 yield from self._ladder(_OWN)
+                yield from self._refinements([_OWN])
                 return
         # Each ladder at once after its dense start: what a small budget cuts are the wider ones.
         done: set[int] = set()
+        starts = []
         for above in self.settings.wider:
             k = min(first + above, len(shapes) - 1)
             too_wide = self.family.macs(shapes[k]) >= self.teacher_macs
@@ -178,6 +180,8 @@ class Search:
             if start not in self._students:
                 yield self._dense_stage(k)
             yield from self._ladder(start)
+            starts.append(start)
+        yield from self._refinements(starts)
 
     def _dense_name(self, k: int) -> str:
         return f"dense {self.family.words(self.family.shapes[k])}"
@@ -204,22 +208,35 @@ class Search:
             failed = failed + 1 if self._losses[name] > options.slack else 0
             if failed >= options.patience or self._losses[name] > 0.3:
                 break
-        held = [
-            c
-            for c in self.candidates
-            if c.start == start and c.kind == "events" and self.loss(c.returns) <= options.slack
-        ]
-        if held and options.refine_checks:
-            name = f"refined {start.removeprefix('dense ')}"
-            base = min(held, key=lambda c: c.macs)
+
+    def _refinements(self, starts: Sequence[str]) -> Iterator[str]:
+        """Refine the cheapest of each ladder that holds, the cheapest of all first.
+
+        Where playing takes long, one refinement could take all the time, and a candidate with more
+        to spare would never come to be; so each gets its part of what is left.
+        """
+        options = self.settings
+        bases = []
+        for start in starts:
+            held = [
+                c
+                for c in self.candidates
+                if c.start == start and c.kind == "events" and self.loss(c.returns) <= options.slack
+            ]
+            if held and options.refine_checks:
+                bases.append(min(held, key=lambda c: c.macs))
+        bases.sort(key=lambda c: c.macs)
+        for k, base in enumerate(bases):
+            name = f"refined {base.start.removeprefix('dense ')}"
             network = unrolled(base.policy.network)
             if network.n_synapses > options.refine_synapses:
                 self._say(
                     f"{name}: left out, {network.n_synapses:,} synapses are too many to try one "
                     "by one"
                 )
-                return
-            self._refined(name, replace(base, policy=base.policy.with_network(network)))
+                continue
+            until = self.seconds + (self.budget - self.seconds) / (len(bases) - k)
+            self._refined(name, replace(base, policy=base.policy.with_network(network)), until)
             yield name
 
     def smallest_dense(self) -> Candidate | None:
@@ -329,8 +346,8 @@ class Search:
         )
         return self._candidate(name, "events", policy, macs, acs, returns, start)
 
-    def _refined(self, name: str, base: Candidate) -> None:
-        """Refine a candidate, or read what came of it."""
+    def _refined(self, name: str, base: Candidate, until: float) -> None:
+        """Refine a candidate for so many seconds, or read what came of it."""
         record = self.workdir / f"{name.replace(' ', '-')}.json"
         if record.exists():
             data = json.loads(record.read_text(encoding="utf-8"))
@@ -353,7 +370,7 @@ class Search:
                 checks=options.refine_checks,
             ),
             seed=self._key(name),
-            go_on=lambda: self.seconds <= self.budget,
+            go_on=lambda: self.seconds <= until,
         ):
             found.append(one)
             self._say(
@@ -368,8 +385,10 @@ class Search:
                 {"file": file, "macs": one.macs, "acs": one.acs, "returns": one.returns.tolist()}
             )
         self._propose(name, base, kept)
-        # A refinement that the budget cut is a proposal, and is begun anew with a larger budget.
+        # A refinement that time cut is a proposal, and is begun anew with a larger budget.
         self._check_time()
+        if self.seconds > until:
+            return
         write_text(record, json.dumps({"refined": kept, "seconds": self.seconds}) + "\n")
 
     def _propose(self, name: str, base: Candidate, kept: Sequence[dict[str, Any]]) -> None:
