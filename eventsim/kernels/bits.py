@@ -20,26 +20,25 @@ ir: Any = cgutils.ir  # llvmlite's, which comes with Numba
 #: Neurons that one comparison covers.
 BLOCK = 64
 
-_WORD = ir.IntType(32)
-_LONG = ir.IntType(64)
-_DOUBLE = ir.DoubleType()
+WORD = ir.IntType(32)
+LONG = ir.IntType(64)
+DOUBLE = ir.DoubleType()
 
 
-def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+def address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """Emit the address of an item of an array."""
     return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
 
 
 def _emit_prefetch(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    place = _address(context, builder, signature.args[0], *arguments)
+    place = address(context, builder, signature.args[0], *arguments)
     function = cgutils.get_or_insert_function(
         builder.module,
-        ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, _WORD, _WORD, _WORD]),
+        ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, WORD, WORD, WORD]),
         "llvm.prefetch.p0",
     )
     # For reading, into all levels of the cache, data.
-    builder.call(
-        function, [builder.bitcast(place, cgutils.voidptr_t), _WORD(0), _WORD(3), _WORD(1)]
-    )
+    builder.call(function, [builder.bitcast(place, cgutils.voidptr_t), WORD(0), WORD(3), WORD(1)])
     return context.get_dummy_value()
 
 
@@ -48,22 +47,24 @@ def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
     return types.void(array, types.uint64), _emit_prefetch
 
 
-def _splat(builder: Any, value: Any, n: int) -> Any:
-    empty = ir.Constant(ir.VectorType(_DOUBLE, n), ir.Undefined)
-    first = builder.insert_element(empty, value, _WORD(0))
-    return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(_WORD, n), [0] * n))
+def splat(builder: Any, value: Any, n: int) -> Any:
+    """Emit a vector of n equal numbers."""
+    empty = ir.Constant(ir.VectorType(value.type, n), ir.Undefined)
+    first = builder.insert_element(empty, value, WORD(0))
+    return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(WORD, n), [0] * n))
 
 
-def _load(builder: Any, place: Any, n: int) -> Any:
-    vector = builder.bitcast(place, ir.VectorType(_DOUBLE, n).as_pointer())
+def load_lanes(builder: Any, place: Any, n: int) -> Any:
+    """Emit the reading of n float64 numbers."""
+    vector = builder.bitcast(place, ir.VectorType(DOUBLE, n).as_pointer())
     return builder.load(vector, align=8)
 
 
 def _emit_below(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     array, start, limit = arguments
-    values = _load(builder, _address(context, builder, signature.args[0], array, start), BLOCK)
-    less = builder.fcmp_ordered("<", values, _splat(builder, limit, BLOCK))
-    return builder.bitcast(less, _LONG)
+    values = load_lanes(builder, address(context, builder, signature.args[0], array, start), BLOCK)
+    less = builder.fcmp_ordered("<", values, splat(builder, limit, BLOCK))
+    return builder.bitcast(less, LONG)
 
 
 def _below(typing_context: Any, array: Any, start: Any, limit: Any) -> Any:
@@ -74,17 +75,18 @@ def _below(typing_context: Any, array: Any, start: Any, limit: Any) -> Any:
 def _emit_fired(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     array, start, cosine, sine = arguments
     n = 8
-    turn, other = _splat(builder, cosine, n), _splat(builder, sine, n)
-    zero = ir.Constant(ir.VectorType(_DOUBLE, n), [0.0] * n)
-    picks = [ir.Constant(ir.VectorType(_WORD, n), list(range(k, 2 * n, 2))) for k in (0, 1)]
-    mask = _LONG(0)
+    turn, other = splat(builder, cosine, n), splat(builder, sine, n)
+    zero = ir.Constant(ir.VectorType(DOUBLE, n), [0.0] * n)
+    picks = [ir.Constant(ir.VectorType(WORD, n), list(range(k, 2 * n, 2))) for k in (0, 1)]
+    mask = LONG(0)
     for k in range(BLOCK // n):
         place = builder.add(start, start.type(2 * n * k))
-        both = _load(builder, _address(context, builder, signature.args[0], array, place), 2 * n)
+        pairs = address(context, builder, signature.args[0], array, place)
+        both = load_lanes(builder, pairs, 2 * n)
         p, q = (builder.shuffle_vector(both, both, pick) for pick in picks)
         value = builder.fsub(builder.fmul(q, turn), builder.fmul(p, other))
         less = builder.bitcast(builder.fcmp_ordered("<", value, zero), ir.IntType(n))
-        part = builder.shl(builder.zext(less, _LONG), _LONG(n * k))
+        part = builder.shl(builder.zext(less, LONG), LONG(n * k))
         mask = builder.or_(mask, part)
     return mask
 
