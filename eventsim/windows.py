@@ -26,7 +26,9 @@ DENSE_MEAN = 0.4
 MAX_CHANNELS = 1 << 16
 #: Events from which on positions gather them, as share of the pixels and positions that have to be
 #: looked at.
-GATHER_COST = 0.01
+GATHER_COST = 0.1
+#: Events from which on they do so tap after tap, as share of the taps of all positions.
+TAP_COST = 0.25
 #: Weights up to which dense rows are float64 although float32 would do: a conversion less for each,
 #: and still they stay at hand.
 WIDE_UP_TO = 1 << 16
@@ -85,12 +87,11 @@ class WindowRows:
             return f.MIXED
         return f.FULL if (self._row_counts == self._n).all() else f.DENSE
 
-    def scratch(self) -> tuple[int, int, int, int]:
-        """Words of the state for pointers to events, twice for those of one window, and marks."""
+    def scratch(self) -> tuple[int, int]:
+        """Words of the state for pointers to events, and for marks."""
         window = self._weights.window
-        height, width, channels = window.source
-        listed = window.n_taps * channels + 8  # the last pass may be filled up
-        return height * width + 1, listed, listed, window.target[0] * window.target[1]
+        height, width, _ = window.source
+        return height * width + 1, window.target[0] * window.target[1]
 
     def store(self, plan: Int, table: Int, at_weights: int, at_indices: int, at_masks: int) -> None:
         """Fill the rows table and the rows."""
@@ -128,10 +129,12 @@ class WindowRows:
         numbers = geometry(weights)
         plan[at : at + len(GEOMETRY)] = numbers
         plan[at + g.G_WATCH] = isinstance(weights, MaxWindow)
-        fields = (g.G_POINTERS, g.G_PLACE, g.G_VALUE, g.G_MARKS)
+        fields = (g.G_POINTERS, g.G_MARKS)
         for field, place in zip(fields, scratch, strict=True):
             plan[at + field] = place
         plan[at + g.G_GATHER] = self._gather_from()
+        n_positions = int(np.prod(weights.window.target))
+        plan[at + g.G_BY_TAP] = int(TAP_COST * n_positions * weights.window.n_taps)
         target_width, n_channels = weights.window.target[1], weights.n_channels
         n_sources = weights.window.source[2]
         taps = (weights.window.size[1] * n_sources, n_sources)

@@ -2,9 +2,9 @@
 
 A row is one tap and source channel: its weights lead to the target channels (of one group) of
 whatever position the tap reaches, which are neighbours in memory. Few events spread: each walks the
-positions that it reaches. Many events are gathered: each position sums all events in its window at
-once, so that its accumulators are read and written once for several rows. Either way a target
-receives its additions in the order of the events, so both give the same bits.
+positions that it reaches. Many events are gathered: each position sums the events in its window, so
+that its accumulators are read and written once for several rows. Either way a target receives its
+additions in the order of the events, so both give the same bits.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from eventsim.kernels.fields import (
 from eventsim.kernels.jit import kernel
 from eventsim.kernels.window_fields import (
     E_TARGET,
+    G_BY_TAP,
     G_CHANNELS,
     G_COLUMNS,
     G_DILATION_X,
@@ -37,7 +38,6 @@ from eventsim.kernels.window_fields import (
     G_MARKS,
     G_PADDING_X,
     G_PADDING_Y,
-    G_PLACE,
     G_POINTERS,
     G_REACH_X,
     G_REACH_Y,
@@ -47,11 +47,11 @@ from eventsim.kernels.window_fields import (
     G_TARGET_CHANNELS,
     G_TARGET_HEIGHT,
     G_TARGET_WIDTH,
-    G_VALUE,
     G_WATCH,
     G_WIDTH,
     W_ENTRY,
 )
+from eventsim.kernels.window_lanes import add_run
 
 Unsigned = np.uint64
 
@@ -214,70 +214,96 @@ def _gather(
     f0: int,
     touched: int,
 ) -> tuple[int, int]:
-    """Let each position sum the events in its window; of one group, all rows dense."""
+    """Let each position sum the events in its window; of one group, all rows dense.
+
+    Of many events it is tap after tap that the positions sum, so that a tap's weights stay at hand:
+    a target's taps are in the order of its sources, and so are its additions.
+    """
+    n = plan[window + G_TARGET_CHANNELS]
+    n_positions = plan[window + G_TARGET_HEIGHT] * plan[window + G_TARGET_WIDTH]
+    n_rows, n_columns = plan[window + G_ROWS], plan[window + G_COLUMNS]
+    _point(plan, window, state, neuron, e0, e1)
+    tall, wide = n_rows, n_columns
+    if e1 - e0 >= plan[window + G_BY_TAP]:
+        tall, wide = 1, 1
+    synapses = 0
+    executed = 0
+    for row in range(0, n_rows, tall):
+        for column in range(0, n_columns, wide):
+            found, done = _sum(
+                w, plan, window, rows, kind, neuron, value, state, values, u0, flags, f0, touched,
+                row, row + tall, column, column + wide,
+            )  # fmt: skip
+            synapses += found
+            executed += done
+    marks = plan[window + G_MARKS]
+    for position in range(n_positions):
+        mark = Unsigned(marks + position)
+        if state[mark] != 0:
+            state[mark] = 0
+            if kind == FULL and touched != ALL:
+                for k in range(n):
+                    flags[Unsigned(f0 + position * n) + Unsigned(k)] = 1
+    return synapses, executed
+
+
+@kernel
+def _sum(
+    w: Any,
+    plan: Any,
+    window: int,
+    rows: int,
+    kind: int,
+    neuron: Any,
+    value: Any,
+    state: Any,
+    values: Any,
+    u0: int,
+    flags: Any,
+    f0: int,
+    touched: int,
+    row0: int,
+    row1: int,
+    column0: int,
+    column1: int,
+) -> tuple[int, int]:
+    """Add the events below some of a window's taps, at each position that is marked."""
     height, width = plan[window + G_HEIGHT], plan[window + G_WIDTH]
     channels, n = plan[window + G_CHANNELS], plan[window + G_TARGET_CHANNELS]
-    n_rows, n_columns = plan[window + G_ROWS], plan[window + G_COLUMNS]
+    n_columns = plan[window + G_COLUMNS]
     step, skip = plan[window + G_DILATION_Y], plan[window + G_DILATION_X]
-    pointers, place = plan[window + G_POINTERS], plan[window + G_PLACE]
-    listed, weights = plan[window + G_VALUE], plan[rows + R_WEIGHT]
+    pointers, weights = plan[window + G_POINTERS], plan[rows + R_WEIGHT]
     marks, target_width = plan[window + G_MARKS], plan[window + G_TARGET_WIDTH]
-    _point(plan, window, state, pointers, marks, height * width, channels, neuron, e0, e1)
+    # A window's neighbouring columns are neighbours below it, and so are the events in them.
+    together = column1 - column0 if skip == 1 else 1
     synapses = 0
     executed = 0
     for target_y in range(plan[window + G_TARGET_HEIGHT]):
         y0 = target_y * plan[window + G_STRIDE_Y] - plan[window + G_PADDING_Y]
         for target_x in range(target_width):
-            mark = Unsigned(marks + target_y * target_width + target_x)
-            if state[mark] == 0:
+            position = target_y * target_width + target_x
+            if state[Unsigned(marks + position)] == 0:
                 continue
-            state[mark] = 0
             x0 = target_x * plan[window + G_STRIDE_X] - plan[window + G_PADDING_X]
-            m = 0
-            for row in range(n_rows):
+            for row in range(row0, row1):
                 y = y0 + row * step
                 if y < 0 or y >= height:
                     continue
                 pixels = pointers + y * width
-                if skip == 1:
-                    # The window's columns are neighbours, and so are the events in them.
-                    a = state[pixels + min(max(x0, 0), width)]
-                    b = state[pixels + min(max(x0 + n_columns, 0), width)]
-                    shift = row * n_columns * channels - (y * width + x0) * channels
-                    if a < b:
-                        for e in range(a, b):
-                            state[Unsigned(place + m)] = neuron[Unsigned(e)] + shift
-                            values[Unsigned(listed + m)] = value[Unsigned(e)]
-                            m += 1
-                    continue
-                for column in range(n_columns):
+                for column in range(column0, column1, together):
                     x = x0 + column * skip
-                    if x < 0 or x >= width:
+                    a = state[pixels + min(max(x, 0), width)]
+                    b = state[pixels + min(max(x + together, 0), width)]
+                    if a == b:
                         continue
                     shift = (row * n_columns + column - y * width - x) * channels
-                    for e in range(state[pixels + x], state[pixels + x + 1]):
-                        state[Unsigned(place + m)] = neuron[Unsigned(e)] + shift
-                        values[Unsigned(listed + m)] = value[Unsigned(e)]
-                        m += 1
-            if m == 0:
-                continue
-            to = (target_y * target_width + target_x) * n
-            executed += m * n
-            if kind == FULL:
-                synapses += m * n
-                if touched != ALL:
-                    for k in range(n):
-                        flags[Unsigned(f0 + to) + Unsigned(k)] = 1
-            else:
-                synapses += _flag(plan, rows, state, place, m, flags, f0 + to, n, touched)
-            # Rows times 0 fill the last pass: u is never -0.0, so it stays as it is.
-            rest = m & 7
-            fill = 0 if rest == 0 else (8 if rest > 4 else 4) - rest
-            for k in range(m, m + fill):
-                state[Unsigned(place + k)] = state[Unsigned(place)]
-                values[Unsigned(listed + k)] = 0.0
-            _sum(w, weights, state, place, values, listed, m + fill, u0 + to, n)
-    return synapses, executed
+                    add_run(w, weights, neuron, value, a, b, shift, values, u0 + position * n, n)
+                    executed += (b - a) * n
+                    if kind != FULL:
+                        synapses += _flag(
+                            plan, rows, neuron, a, b, shift, flags, f0 + position * n, n, touched
+                        )
+    return executed if kind == FULL else synapses, executed
 
 
 @kernel
@@ -285,16 +311,14 @@ def _point(
     plan: Any,
     window: int,
     state: Any,
-    pointers: int,
-    marks: int,
-    n_pixels: int,
-    channels: int,
     neuron: Any,
     e0: int,
     e1: int,
 ) -> None:
     """Set the first event of each pixel, and one end more; mark the positions they reach."""
     width, target_channels = plan[window + G_WIDTH], plan[window + G_TARGET_CHANNELS]
+    channels, n_pixels = plan[window + G_CHANNELS], plan[window + G_HEIGHT] * width
+    pointers, marks = plan[window + G_POINTERS], plan[window + G_MARKS]
     pixel = 0
     first = 0
     for e in range(e0, e1):
@@ -317,78 +341,25 @@ def _point(
 
 
 @kernel
-def _sum(
-    w: Any,
-    weights: int,
-    state: Any,
-    place: int,
-    values: Any,
-    listed: int,
-    m: int,
-    u0: int,
-    n: int,
-) -> None:
-    """Add the m rows listed, a multiple of 4, to the n accumulators from u0, eight rows a pass."""
-    base = Unsigned(u0)
-    e = 0
-    while e + 8 <= m:
-        r0 = Unsigned(weights + n * state[place + e])
-        r1 = Unsigned(weights + n * state[place + e + 1])
-        r2 = Unsigned(weights + n * state[place + e + 2])
-        r3 = Unsigned(weights + n * state[place + e + 3])
-        r4 = Unsigned(weights + n * state[place + e + 4])
-        r5 = Unsigned(weights + n * state[place + e + 5])
-        r6 = Unsigned(weights + n * state[place + e + 6])
-        r7 = Unsigned(weights + n * state[place + e + 7])
-        d0, d1 = values[listed + e], values[listed + e + 1]
-        d2, d3 = values[listed + e + 2], values[listed + e + 3]
-        d4, d5 = values[listed + e + 4], values[listed + e + 5]
-        d6, d7 = values[listed + e + 6], values[listed + e + 7]
-        for k in range(n):
-            j = Unsigned(k)
-            total = values[base + j] + w[r0 + j] * d0
-            total = total + w[r1 + j] * d1
-            total = total + w[r2 + j] * d2
-            total = total + w[r3 + j] * d3
-            total = total + w[r4 + j] * d4
-            total = total + w[r5 + j] * d5
-            total = total + w[r6 + j] * d6
-            values[base + j] = total + w[r7 + j] * d7
-        e += 8
-    if e + 4 <= m:
-        r0 = Unsigned(weights + n * state[place + e])
-        r1 = Unsigned(weights + n * state[place + e + 1])
-        r2 = Unsigned(weights + n * state[place + e + 2])
-        r3 = Unsigned(weights + n * state[place + e + 3])
-        d0, d1 = values[listed + e], values[listed + e + 1]
-        d2, d3 = values[listed + e + 2], values[listed + e + 3]
-        for k in range(n):
-            j = Unsigned(k)
-            total = values[base + j] + w[r0 + j] * d0
-            total = total + w[r1 + j] * d1
-            total = total + w[r2 + j] * d2
-            values[base + j] = total + w[r3 + j] * d3
-
-
-@kernel
 def _flag(
     plan: Any,
     rows: int,
-    state: Any,
-    place: int,
-    m: int,
+    neuron: Any,
+    e0: int,
+    e1: int,
+    shift: int,
     flags: Any,
     f0: int,
     n: int,
     touched: int,
 ) -> int:
-    """Flag the targets of the m rows listed, and return how many synapses these have."""
+    """Flag the targets of the rows of events e0:e1, and return how many synapses these have."""
     masks = plan.view(np.uint8)
     flag = Unsigned(f0)
     synapses = 0
     full = False
-    for e in range(m):
-        row = Unsigned(rows + W_ROW * state[place + e])
+    for e in range(e0, e1):
+        row = Unsigned(rows + W_ROW * (neuron[Unsigned(e)] + shift))
         count = plan[row + Unsigned(R_COUNT)]
         synapses += count
         if touched == ALL or full or count == 0:

@@ -23,12 +23,11 @@ The first numbers are those of `eventsim.convolution.GEOMETRY`.
     G_REACH_Y,  # places of the entries of each source row, one more than rows
     G_REACH_X,  # the same for source columns
     G_GATHER,  # events from which on targets gather, instead of events spreading
+    G_BY_TAP,  # events from which on they do so tap after tap
     G_POINTERS,  # in the state: first event of each source pixel, one more than pixels
-    G_PLACE,  # in the state: rows that one window meets
-    G_VALUE,  # in the state: and their values
     G_MARKS,  # in the state: 1 for each target position that an event reaches
     W_WINDOW,
-) = range(24)
+) = range(23)
 
 # An entry of a source row (column): a tap that reaches it, and the target row (column) behind it.
 (

@@ -1,0 +1,33 @@
+"""Runs of rows give the bits of one addition after the other, whatever their width."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eventsim.kernels.jit import kernel
+from eventsim.kernels.window_lanes import add_run
+
+
+@kernel
+def _add(w: Any, neuron: Any, value: Any, e0: int, e1: int, u: Any, n: int) -> None:
+    add_run(w, 3, neuron, value, e0, e1, -2, u, 1, n)
+
+
+@pytest.mark.nojit
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 7, 8, 33, 64, 105, 171])
+@pytest.mark.parametrize("run", [(0, 0), (1, 2), (1, 9)])
+def test_rows_are_added_in_order(run: tuple[int, int], n: int, kind: type) -> None:
+    rng = np.random.default_rng(n)
+    w = rng.normal(size=3 + 20 * n).astype(kind)
+    neuron, value = np.sort(rng.choice(20, 9, replace=False)) + 2, rng.normal(size=9)
+    u = rng.normal(size=n + 2)
+    expected = u.copy()
+    for e in range(*run):
+        row = w[3 + n * (neuron[e] - 2) :][:n].astype(np.float64)
+        expected[1 : 1 + n] += row * value[e]
+    _add(w, neuron, value, *run, u, n)
+    assert np.array_equal(u, expected)
