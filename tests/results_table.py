@@ -52,7 +52,11 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
-def page(found: list[dict[str, Any]], ablation: dict[str, Any] | None) -> str:
+def page(
+    found: list[dict[str, Any]],
+    ablation: dict[str, Any] | None,
+    tuned: dict[str, Any] | None = None,
+) -> str:
     """The text of docs/results.md."""
     parts = [_HEAD]
     full = [one for one in found if one["outcome"]["weight_bits"] == 32]
@@ -92,6 +96,8 @@ def page(found: list[dict[str, Any]], ablation: dict[str, Any] | None) -> str:
         ]  # fmt: skip
     if ablation is not None:
         parts += ["## Ablation\n", _ablation(ablation)]
+    if tuned is not None:
+        parts += ["## Fine-tuning by reinforcement\n", _tuned(tuned)]
     return "\n".join(parts)
 
 
@@ -156,7 +162,9 @@ def generated() -> dict[Path, str]:
     if promise.exists():
         guide = filled(guide, "calibration", calibration(json.loads(promise.read_text("utf-8"))))
     data = json.loads(ablation.read_text("utf-8")) if ablation.exists() else None
-    return {PAGE: page(results(), data), GUIDE: guide}
+    finetune = BENCHMARKS / "finetune.json"
+    tuned = json.loads(finetune.read_text("utf-8")) if finetune.exists() else None
+    return {PAGE: page(results(), data, tuned), GUIDE: guide}
 
 
 def _first_seeds(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -255,6 +263,40 @@ def _ablation(data: dict[str, Any]) -> str:
             ["task", "variant", "MACs a step", "reduction", "loss, bound", "fresh episodes"], rows
         )
     )
+
+
+def _tuned(data: dict[str, Any]) -> str:
+    rows = []
+    for row in data["rows"]:
+        training = row["training"]
+        how = f"{training['steps']:,} steps of {training['algorithm']}"
+        how += f", critic of {training['critic']}" if training["critic"] else ""
+        rows += [
+            [
+                row["env"],
+                name,
+                _number(one["macs"]),
+                _number(one["reduction"], "x"),
+                _number(one["return"]),
+                f"{100 * one['loss']:.2f}%, {100 * one['upper95']:.2f}%",
+                f"{100 * one['worst_episode']:.1f}%",
+                str(row["episodes"]),
+            ]
+            for name, one in (
+                ("by imitation", row["before"]),
+                (f"{how}, {row['training_seconds'] / 60:.0f} min", row["after"]),
+            )
+        ]
+    return (
+        "A policy pruned by imitation, and what further training in its environment made of it, by "
+        "`python -m tests.finetune_table`; of the looks during the training the best is kept, the "
+        "start among them.\n\n"
+        + table(
+            ["task", "made by", "MACs a step", "reduction", "return", "loss, bound",
+             "worst episode", "fresh episodes"],
+            rows,
+        )
+    )  # fmt: skip
 
 
 def main() -> int:
