@@ -116,9 +116,13 @@ class Settings:
         Windows of a batch in training, and steps of a window.
     refine_synapses : int
         Networks with more synapses, unrolled, are not refined.
-    own_cut_share, own_iterations, own_learning_rate : float, int, float
+    own_cut_share, own_iterations, own_learning_rate, own_cost, own_cost_growth
         The same of the ladder that begins with the teacher itself, where no student holds: larger
-        networks, which are cut faster and trained longer, by smaller steps, as they know much.
+        networks, which are cut faster and trained longer, by smaller steps and with less weight on
+        their cost, as they know much that would be lost.
+    own_steps : int
+        Steps that the teacher plays for that ladder; each round plays a quarter as many, and three
+        times as many are looked at.
     """
 
     recorded_steps: int = 15_000
@@ -144,9 +148,12 @@ class Settings:
     windows: int = 64
     window_steps: int = 32
     refine_synapses: int = 4_000
-    own_cut_share: float = 0.25
-    own_iterations: int = 1_000
+    own_cut_share: float = 0.15
+    own_iterations: int = 1_500
     own_learning_rate: float = 1e-3
+    own_cost: float = 5e-4
+    own_cost_growth: float = 1.35
+    own_steps: int = 40_000
 
 
 #: Fields that a search begun by an earlier version does not name, with what it did.
@@ -155,9 +162,12 @@ LATER_SETTINGS = {
     "windows": 64,
     "window_steps": 32,
     "refine_synapses": 4_000,
-    "own_cut_share": 0.25,
-    "own_iterations": 1_000,
+    "own_cut_share": 0.15,
+    "own_iterations": 1_500,
     "own_learning_rate": 1e-3,
+    "own_cost": 5e-4,
+    "own_cost_growth": 1.35,
+    "own_steps": 40_000,
 }
 
 

@@ -309,34 +309,54 @@ class Search:
         self._say(f"{name}: {student.dense_macs:,} MACs, loss {loss:.2%}")
         return self._candidate(name, "dense", policy, student.dense_macs, 0.0, returns, name)
 
+    def _settings_of(self, start: str) -> Settings:
+        """Settings of a ladder."""
+        options = self.settings
+        if start != _OWN:
+            return options
+        return replace(
+            options,
+            cut_share=options.own_cut_share,
+            event_iterations=options.own_iterations,
+            cost=options.own_cost,
+            cost_growth=options.own_cost_growth,
+            visited_steps=options.own_steps // 2,
+            kept_steps=3 * options.own_steps,
+        )
+
     def _own(self, student: Any) -> dict[str, Any]:
-        """The teacher as a student: dense, it does what it did."""
+        """The teacher as a student: dense, it does what it did.
+
+        What students have visited that could not do it says little; so it plays again.
+        """
         self._students[_OWN] = student
+        session = student.to_policy(self.teacher, events=False).session()
+        self._add(self._record(session, self.settings.own_steps, self._key(_OWN)))
         returns = self.teacher_returns
         return self._candidate(_OWN, "dense", self.teacher, student.dense_macs, 0.0, returns, _OWN)
 
     def _events(self, name: str, before: str, start: str, number: int) -> dict[str, Any]:
         """One round of a ladder."""
-        options = self.settings
+        options = self._settings_of(start)
         seed = self._key(name)
         student = self._students[before]
         if number == 0:
             scale = options.first_threshold
             student = self.family.with_thresholds(student, self._demonstrations, scale)
         else:
-            share = options.own_cut_share if start == _OWN else options.cut_share
-            student = self.family.cut(student, self._latest(), share)
+            shown = self._demonstrations.latest(options.kept_steps)
+            student = self.family.cut(student, shown, options.cut_share)
         training = Training(
-            options.own_iterations if start == _OWN else options.event_iterations,
+            options.event_iterations,
             options.windows,
             options.window_steps,
             options.own_learning_rate if start == _OWN else Training.learning_rate,
             cost=options.cost * options.cost_growth**number,
         )
-        student = self._train(student, training, seed)
+        student = self._train(student, training, seed, options.kept_steps)
         policy = student.to_policy(self.teacher)
         self._add(self._record(policy.session(), options.visited_steps // 2, seed + 1))
-        student = self._train(student, training, seed + 2)
+        student = self._train(student, training, seed + 2, options.kept_steps)
         policy = student.to_policy(self.teacher)
         returns, macs, acs = self._validate(policy)
         self._students[name] = student
@@ -437,14 +457,17 @@ class Search:
 
     # -- pieces --------------------------------------------------------------------------------
 
-    def _train(self, student: Any, training: Training, seed: int) -> Any:
+    def _train(
+        self, student: Any, training: Training, seed: int, kept_steps: int | None = None
+    ) -> Any:
         self._check_time()
+        shown = self._demonstrations.latest(kept_steps or self.settings.kept_steps)
         try:
-            return self.family.train(student, self._latest(), training, seed)
+            return self.family.train(student, shown, training, seed)
         except SimulationError:
             # One more try, gently; the second failure is the user's to see.
             gentle = replace(training, learning_rate=training.learning_rate / 10.0)
-            return self.family.train(student, self._latest(), gentle, seed + 7)
+            return self.family.train(student, shown, gentle, seed + 7)
 
     def _validate(self, policy: Policy) -> tuple[Float, float, float]:
         """Returns, MACs and ACs a step; more episodes where the first ones look good."""
@@ -491,9 +514,6 @@ class Search:
     def _add(self, inputs: Sequence[Any]) -> None:
         self._demonstrations.add(inputs, self.family.answers(self.teacher, inputs))
         self._fresh.extend(self.family.stored(x) for x in inputs)
-
-    def _latest(self) -> Demonstrations:
-        return self._demonstrations.latest(self.settings.kept_steps)
 
     def _key(self, *parts: object) -> int:
         """A seed that depends on the search's own and on what it is for."""

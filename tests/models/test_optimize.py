@@ -75,7 +75,7 @@ def test_where_no_student_holds_the_teacher_itself_is_cut(
     from eventsim.models import families
 
     monkeypatch.setattr(families, "SHAPES", ((),))
-    effort = replace(SMALL, slack=-1e-9, rounds=2, own_iterations=20)
+    effort = replace(SMALL, slack=-1e-9, rounds=2, own_iterations=20, own_steps=400)
     one = search(tmp_path, settings=effort)
     names = list(one.stages())
     assert names[1:] == ["dense 4-2", "own", "events own round 0", "events own round 1"]
