@@ -142,8 +142,9 @@ def optimize(
                 say=say,
                 max_loss=settings.max_loss,
             )
-            for _ in found.stages():
-                state.tick(force=True)
+            with state.search():
+                for _ in found.stages():
+                    state.tick(force=True)
             outcome = one.finish(
                 found, name or str(policy.metadata.get("name") or "policy"), target
             )
@@ -230,7 +231,9 @@ class _Optimization:
         is kept, but not so much that the search starves.
         """
         rounding = 0.0 if self.rounding is None else ROUNDING_SHARE * self.settings.budget
-        return max(self.settings.budget - self._kept() - rounding, 0.0)
+        # What earlier runs chose and tested is spent, and not the search's.
+        besides = self.state.besides()
+        return max(self.settings.budget - self._kept() - rounding - besides, 0.0)
 
     def _kept(self) -> float:
         """Seconds for choosing and testing."""

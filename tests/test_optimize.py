@@ -238,6 +238,25 @@ optimized(Path({str(tmp_path)!r}))
     assert compared(outcome.to_dict()) == compared(finished[1].to_dict())
 
 
+def test_what_was_chosen_and_tested_before_is_not_the_search_s_to_spend(tmp_path: Path) -> None:
+    budgets = []
+
+    def make(*arguments: Any, **options: Any) -> FakeSearch:
+        budgets.append(options["budget"])
+        return FakeSearch(*arguments, **options)
+
+    for minutes in (0, 2):
+        state = tmp_path / "out.work" / "state.json"
+        if minutes:
+            content = json.loads(state.read_text("utf-8"))
+            # Of two minutes more, half a minute was the search's.
+            content["seconds"] += 120.0
+            content["search_seconds"] += 30.0
+            state.write_text(json.dumps(content), "utf-8")
+        optimize(teacher(), out=tmp_path / "out.safetensors", settings=SETTINGS, search=make)
+    assert budgets[0] - budgets[1] == pytest.approx(90.0, abs=10.0)
+
+
 def test_a_folder_of_another_optimisation_is_not_continued(
     finished: tuple[Path, Outcome, list[str]],
 ) -> None:
