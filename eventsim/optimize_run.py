@@ -38,6 +38,8 @@ MOST_CANDIDATES = 12
 _HOPEFUL = 3.0
 #: So many of the cheapest that lost next to nothing are tried beside the front.
 _SAFE = 6
+#: By how much each of them is dearer than the one before, at least.
+_APART = 1.25
 #: Part of the budget that choosing and testing may take before it is called too small.
 _LARGEST_RESERVE = 0.7
 #: What is kept for choosing and testing, where the budget has it, in units of the bare need.
@@ -497,7 +499,8 @@ def shortlist(entries: Sequence[Entry], limit: float) -> list[Entry]:
     """Return the candidates worth an episode, from cheap to dear.
 
     Those on the front of work against loss, as the search itself measured them, and those that
-    lost next to nothing, since luck on the front must not hide them; if they are many, some evenly
+    lost next to nothing, since luck on the front must not hide them, each of these well dearer than
+    the one before, as steps of one refinement share their fate; if they are many, some evenly
     chosen, for every trial costs confidence. Where none comes near the limit, the front as it is.
     """
     ordered = sorted(entries, key=lambda one: (one.synops, one.loss))
@@ -505,7 +508,11 @@ def shortlist(entries: Sequence[Entry], limit: float) -> list[Entry]:
     for one in ordered:
         if not front or one.loss < front[-1].loss:
             front.append(one)
-    safe = [one for one in ordered if one.loss <= 0.5 * limit][:_SAFE]
+    safe: list[Entry] = []
+    for one in ordered:
+        apart = not safe or one.synops >= _APART * safe[-1].synops
+        if one.loss <= 0.5 * limit and apart and len(safe) < _SAFE:
+            safe.append(one)
     near = [one for one in ordered if one in front or one in safe]
     chosen = [one for one in near if one.loss <= _HOPEFUL * limit] or front
     if len(chosen) > MOST_CANDIDATES:

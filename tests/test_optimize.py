@@ -308,6 +308,15 @@ def entry(macs: float, loss: float) -> Entry:
     return Entry(Found(linear([0.0, 0.0, 1.0, 0.5]), (4, 2), macs, loss), loss)
 
 
+def test_the_shortlist_reaches_beyond_the_steps_of_one_refinement() -> None:
+    many = [entry(20.0 + 0.1 * k, 0.004 - 1e-5 * (k % 2)) for k in range(40)]
+    wider = [entry(40.0, 0.003), entry(90.0, 0.0035)]
+    chosen = shortlist([*many, *wider], 0.01)
+    assert wider[0] in chosen
+    assert wider[1] in chosen
+    assert len(chosen) <= 6
+
+
 def test_the_shortlist_is_near_the_limit_and_short() -> None:
     many = [entry(1.0 + k, 0.5 / (1.0 + k)) for k in range(200)]
     chosen = shortlist(many, 0.01)
