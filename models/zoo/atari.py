@@ -44,7 +44,7 @@ from eventsim.models.importers.torch_modules import from_torch
 from eventsim.models.policy import Policy
 from eventsim.models.rollout import make_for
 from eventsim.models.wrappers import atari
-from eventsim.models.zoo import lockstep
+from eventsim.models.zoo import imitation, lockstep
 from eventsim.models.zoo.ppo import Batch, Learner, Settings
 from eventsim.output import prepare_folder, write_atomically, write_text
 
@@ -256,6 +256,42 @@ class Training:
             point = [record["steps"], round(record["seconds"], 1), mean]
             record["curve"].append([*point, round(losses["entropy"], 4)])
 
+    def imitate(self, rounds: int, say: Callable[[str], None]) -> None:
+        """Begin by imitating the game's player, before any learning from rewards.
+
+        Parameters
+        ----------
+        rounds : int
+            As `eventsim.models.zoo.imitation.imitate` plays them.
+        say : callable
+            Gets a line a round.
+
+        Raises
+        ------
+        InputError
+            If the training has begun already, or the game has no player.
+        """
+        record = self.record
+        if record["updates"] or record.get("imitation"):
+            raise InputError(
+                "holds a training that has begun; imitate in another folder",
+                where=f"'{self.folder}'",
+            )
+        clock, cpu = time.perf_counter(), time.process_time()
+        make = partial(
+            make_for,
+            self.policy(),
+            record["env_id"],
+            repeat_action_probability=STICKY,
+            disable_env_checker=True,
+        )
+        record["imitation"] = imitation.imitate(
+            self.learner, record["game"], make, rounds, record["seed"], say
+        )
+        record["algorithm"] = "PPO after imitation"
+        record["seconds"] += time.perf_counter() - clock
+        record["cpu_seconds"] += time.process_time() - cpu
+
     def save(self) -> None:
         """Write the checkpoint, and the record beside it."""
         import torch
@@ -419,6 +455,7 @@ def train(
     minutes: float | None = None,
     settings: Settings | None = None,
     say: Callable[[str], None] = print,
+    imitate: int = 0,
 ) -> Training:
     """Train a teacher, and write it down.
 
@@ -430,9 +467,14 @@ def train(
         After which to stop, whatever is left.
     say : callable
         Gets a line a checkpoint.
+    imitate : int, optional
+        Rounds in which the game's player is imitated first, if the training begins anew.
     """
     training = Training(game, seed, folder, steps, settings)
     begin = saved = time.monotonic()
+    if imitate and not training.record["updates"] and "imitation" not in training.record:
+        training.imitate(imitate, say)
+        training.save()
     while not training.done:
         training.update()
         now = time.monotonic()
@@ -466,6 +508,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help=f"in total; {STEPS:,} by default")
     parser.add_argument("--minutes", type=float, help="stop after so long")
+    parser.add_argument(
+        "--imitate",
+        type=int,
+        default=0,
+        metavar="ROUNDS",
+        help="begin with so many rounds of 8,192 steps of imitating a player that reads the "
+        "game's memory (pong, breakout, freeway)",
+    )
+    parser.add_argument("--rate", type=float, help="learning rate at first; 5e-4 by default")
     parser.add_argument("--episodes", type=int, help="play so many of each kind, and do not train")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -476,7 +527,16 @@ def main() -> None:
 
     try:
         if options.episodes is None:
-            train(options.game, options.seed, options.out, options.steps, options.minutes, say=say)
+            train(
+                options.game,
+                options.seed,
+                options.out,
+                options.steps,
+                options.minutes,
+                None if options.rate is None else Settings(learning_rate=options.rate),
+                say,
+                options.imitate,
+            )
             return
         training = Training(options.game, options.seed, options.out)
         result = training.evaluate(options.episodes)

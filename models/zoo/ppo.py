@@ -185,6 +185,40 @@ class Learner:
         names = ("policy_loss", "value_loss", "entropy")
         return dict(zip(names, (sums / n_parts).tolist(), strict=True))
 
+    def imitate(
+        self, pictures: NDArray[np.uint8], actions: Array, to_come: Float, learning_rate: float
+    ) -> tuple[float, float]:
+        """One step towards another's actions, and towards the rewards to come where not NaN.
+
+        Parameters
+        ----------
+        pictures : uint8 array of shape (B, 4, 84, 84)
+        actions : int64 array of shape (B,)
+        to_come : float32 array of shape (B,)
+        learning_rate : float
+
+        Returns
+        -------
+        The mean cross-entropy, and the share of the actions that were the likeliest.
+        """
+        import torch
+
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        wanted, target = torch.from_numpy(actions), torch.from_numpy(to_come)
+        logits, values = self._forward(torch.from_numpy(pictures))
+        loss = torch.nn.functional.cross_entropy(logits, wanted)
+        known = ~torch.isnan(target)
+        total = loss
+        if bool(known.any()):
+            total = loss + self.settings.value * (values - target)[known].square().mean()
+        self._optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_norm)
+        self._optimizer.step()
+        agreement = (logits.detach().argmax(1) == wanted).float().mean()
+        return float(loss.detach()), float(agreement)
+
     def state(self) -> dict[str, Any]:
         """Tensors from which `load` goes on: weights, the optimiser's moments, the generator."""
         state = {"generator": self._generator.get_state()}

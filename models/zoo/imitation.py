@@ -1,0 +1,182 @@
+"""A network learns from a player that reads a game's memory, by what itself runs into.
+
+The network plays and the player says what it would have done (DAgger, Ross et al. 2011,
+arXiv 1011.0686); in the first round the player plays. The value head learns beside it what the
+network's play brought in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eventsim.models.zoo.guides import guide
+from eventsim.models.zoo.ppo import Learner
+
+#: Environments that are played side by side, and steps of each in a round.
+N_ENVS, STEPS = 16, 512
+#: Steps before the end of a round of which the rewards to come are not known well enough.
+UNKNOWN = 128
+EPOCHS, LAST_EPOCHS, MINIBATCH, LEARNING_RATE = 2, 4, 256, 5e-4
+
+
+class Demonstrations:
+    """Pictures, what the player would have done, and the rewards to come where they are known.
+
+    Parameters
+    ----------
+    game : str
+    make : callable
+        Makes an environment.
+    seed : int
+    gamma : float
+        By which rewards to come are discounted.
+    """
+
+    def __init__(self, game: str, make: Callable[[], Any], seed: int, gamma: float) -> None:
+        self._gamma, self._game = gamma, game
+        self._environments = [make() for _ in range(N_ENVS)]
+        self._rng = np.random.default_rng([seed, 3])
+        self._parts: list[tuple[NDArray[Any], ...]] = []
+        self._guides = [guide(game) for _ in self._environments]
+        self._frames = np.stack([self._begin(k) for k in range(N_ENVS)])
+        self._totals = np.zeros(N_ENVS)
+        #: Returns of the episodes that ended in the last round.
+        self.returns: list[float] = []
+
+    def __len__(self) -> int:
+        return sum(len(part[1]) for part in self._parts)
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Pictures (n, 4, 84, 84), actions (n,) and rewards to come (n,), NaN where unknown."""
+        return [np.concatenate(columns) for columns in zip(*self._parts, strict=True)]
+
+    def round(self, act: Callable[[NDArray[np.uint8]], NDArray[Any]] | None) -> None:
+        """Play a round; the player itself acts if nobody else does."""
+        shape = (STEPS, N_ENVS)
+        frames = np.empty((*shape, 4, 84, 84), np.uint8)
+        shown = np.empty(shape, np.int64)
+        rewards, over = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
+        self.returns = []
+        for t in range(STEPS):
+            frames[t] = self._frames
+            shown[t] = [
+                one.act(env.unwrapped.ale.getRAM())
+                for one, env in zip(self._guides, self._environments, strict=True)
+            ]
+            actions = shown[t] if act is None else act(frames[t])
+            for k, env in enumerate(self._environments):
+                self._frames[k], reward, ended, cut, _ = env.step(int(actions[k]))
+                rewards[t, k], over[t, k] = np.sign(reward), ended or cut
+                self._totals[k] += float(reward)
+                if over[t, k]:
+                    self.returns.append(float(self._totals[k]))
+                    self._totals[k] = 0.0
+                    self._frames[k] = self._begin(k)
+        to_come = np.full(shape, np.nan, np.float32)
+        running, known = np.zeros(N_ENVS, np.float32), np.zeros(N_ENVS, np.bool_)
+        for t in reversed(range(STEPS)):
+            known |= over[t] | (t < STEPS - UNKNOWN)
+            running = rewards[t] + self._gamma * np.where(over[t], 0.0, running)
+            to_come[t, known] = running[known]
+        if act is None:
+            to_come[:] = np.nan  # those of another's play
+        flat = STEPS * N_ENVS
+        self._parts.append((frames.reshape(flat, 4, 84, 84), shown.ravel(), to_come.ravel()))
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self._environments:
+            env.close()
+
+    def _begin(self, k: int) -> NDArray[np.uint8]:
+        """Begin an episode in one environment; its first pictures."""
+        self._guides[k] = guide(self._game)
+        seed = int(self._rng.integers(2**31))
+        pictures: NDArray[np.uint8] = self._environments[k].reset(seed=seed)[0]
+        return pictures
+
+
+def fit(
+    learner: Learner, shown: Demonstrations, epochs: int, rate: float, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Learn the actions by cross-entropy, and the rewards to come by squared error.
+
+    Returns
+    -------
+    cross_entropy, agreement : float
+        Means over the last epoch.
+    """
+    pictures, actions, to_come = shown.arrays()
+    sums = np.zeros(2)
+    for epoch in range(epochs):
+        sums[:] = 0.0
+        for part in np.array_split(rng.permutation(len(actions)), len(actions) // MINIBATCH):
+            sums += learner.imitate(pictures[part], actions[part], to_come[part], rate)
+        rate *= 0.5 if epoch + 2 >= epochs else 1.0
+    parts = len(actions) // MINIBATCH
+    return float(sums[0] / parts), float(sums[1] / parts)
+
+
+def imitate(
+    learner: Learner,
+    game: str,
+    make: Callable[[], Any],
+    rounds: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> list[dict[str, float | None]]:
+    """Teach a learner what a game's player does.
+
+    Parameters
+    ----------
+    learner : Learner
+    game : str
+        One of `eventsim.models.zoo.guides.GUIDES`.
+    make : callable
+        Makes an environment.
+    rounds : int
+        Of 8,192 steps each.
+    seed : int
+    say : callable
+        Gets a line a round.
+
+    Returns
+    -------
+    list of dict
+        For each round its steps so far, the mean return of the episodes that ended in it, the
+        cross-entropy, and the share of steps at which the likeliest action is the player's.
+
+    Raises
+    ------
+    InputError
+        If the game has no player.
+    """
+    rng = np.random.default_rng([seed, 4])
+    shown = Demonstrations(game, make, seed, learner.settings.gamma)
+    history: list[dict[str, float | None]] = []
+    try:
+        for k in range(rounds):
+            # Drawn actions see more of the game than the likeliest ones, which may repeat for ever.
+            shown.round(None if k == 0 else lambda frames: learner.act(frames)[0])
+            mean = float(np.mean(shown.returns)) if shown.returns else None
+            epochs = LAST_EPOCHS if k == rounds - 1 else EPOCHS
+            entropy, agreement = fit(learner, shown, epochs, LEARNING_RATE, rng)
+            history.append(
+                {
+                    "steps": len(shown),
+                    "mean_return": mean,
+                    "cross_entropy": entropy,
+                    "agreement": agreement,
+                }
+            )
+            say(
+                f"{game}: {len(shown):,} steps shown, return "
+                f"{'-' if mean is None else format(mean, '.2f')}, agrees in {agreement:.1%}"
+            )
+    finally:
+        shown.close()
+    return history

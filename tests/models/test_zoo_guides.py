@@ -1,0 +1,193 @@
+"""Players that read memory, and a network that learns from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventsim.errors import InputError
+from eventsim.models.zoo import atari, imitation
+from eventsim.models.zoo.guides import GUIDES, Breakout, Freeway, Pong, _mirrored, guide
+from eventsim.models.zoo.ppo import Learner, Settings
+
+SMALL = Settings(n_envs=2, horizon=4, minibatch=4)
+
+
+def memory(**places: int) -> np.ndarray:
+    """Memory with some bytes set: ``b49=188`` sets byte 49."""
+    result = np.zeros(128, np.uint8)
+    for name, value in places.items():
+        result[int(name[1:])] = value
+    return result
+
+
+@given(st.integers(0, 20), st.integers(-30, 30), st.integers(0, 60))
+def test_a_ball_between_two_walls(start: int, speed: int, steps: int) -> None:
+    place, unit = start, 1
+    for _ in range(abs(speed) * steps):
+        ahead = unit if speed > 0 else -unit
+        if not 0 <= place + ahead <= 20:
+            unit = -unit
+            ahead = -ahead
+        place += ahead
+    assert _mirrored(start + speed * steps, 0, 20) == place
+
+
+def test_pong_goes_to_where_the_ball_will_come() -> None:
+    player = Pong()
+    # From (100, 100) by (8, 8) a step it is at y = 188 in eleven steps, far below the paddle.
+    assert player.act(memory(b49=92, b54=92, b51=60)) in (Pong.UP, Pong.NOOP, Pong.DOWN)
+    assert player.act(memory(b49=100, b54=100, b51=60)) == Pong.DOWN
+    player = Pong()
+    # Thrown back by the ground at 207 it comes up to about 124 by then: above the paddle.
+    player.act(memory(b49=20, b54=104, b51=150))
+    assert player.act(memory(b49=28, b54=112, b51=150)) == Pong.UP
+
+
+def test_breakout_serves_and_follows() -> None:
+    player = Breakout()
+    assert player.act(memory(b72=100)) == Breakout.FIRE
+    player.act(memory(b99=100, b101=100, b72=100))
+    assert player.act(memory(b99=104, b101=104, b72=100)) == Breakout.RIGHT
+    assert Breakout().act(memory(b99=60, b101=100, b72=100)) == Breakout.LEFT
+
+
+def test_freeway_waits_for_a_car_and_else_goes() -> None:
+    cars = {f"b{108 + k}": 100 if k < 5 else 0 for k in range(10)}
+    assert Freeway().act(memory(b14=6, **cars)) == 1
+    # A slow car stands in the first lane, right in the way.
+    assert Freeway().act(memory(b14=6, **{**cars, "b108": 46})) == 0
+
+
+def test_a_game_without_a_player() -> None:
+    with pytest.raises(InputError, match=r"space_invaders.*has no player.*pong, breakout, freeway"):
+        guide("space_invaders")
+
+
+def test_imitating_makes_the_shown_action_likelier_and_leaves_an_unknown_value() -> None:
+    pytest.importorskip("torch", reason="needs the extra 'train'")
+    learner = Learner(3, 0, Settings(bfloat16=False))
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (32, 4, 84, 84), np.uint8)
+    actions = np.arange(32) % 3
+    critic = learner.critic.weight.detach().clone()
+    unknown = np.full(32, np.nan, np.float32)
+    first = learner.imitate(pictures, actions, unknown, 1e-3)
+    for _ in range(30):
+        last = learner.imitate(pictures, actions, unknown, 1e-3)
+    assert last[0] < 0.5 * first[0]
+    assert last[1] > 0.9
+    assert bool((critic == learner.critic.weight).all())
+    wanted = np.where(actions == 0, 2.0, unknown).astype(np.float32)
+    for _ in range(60):
+        learner.imitate(pictures, actions, wanted, 1e-3)
+    assert np.abs(learner.values(pictures)[actions == 0] - 2.0).mean() < 0.5
+
+
+class Ticks:
+    """An environment of one reward every third step, whose episodes take 10 steps."""
+
+    unwrapped: Any
+
+    def __init__(self) -> None:
+        self.unwrapped = self
+        self.ale, self.time, self.closed = self, 0, False
+
+    def getRAM(self) -> np.ndarray:  # noqa: N802 - ale-py's name
+        return memory()
+
+    def reset(self, *, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+        self.time = 0
+        return np.zeros((4, 84, 84), np.uint8), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.time += 1
+        reward = 5.0 if self.time % 3 == 0 else 0.0
+        frame = np.full((4, 84, 84), self.time, np.uint8)
+        return frame, reward, self.time == 10, False, {}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_what_a_round_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imitation, "N_ENVS", 2)
+    monkeypatch.setattr(imitation, "STEPS", 24)
+    monkeypatch.setattr(imitation, "UNKNOWN", 3)
+    environments: list[Ticks] = []
+
+    def make() -> Ticks:
+        environments.append(Ticks())
+        return environments[-1]
+
+    shown = imitation.Demonstrations("breakout", make, 0, 0.5)
+    shown.round(None)
+    shown.round(lambda frames: np.zeros(len(frames), np.int64))
+    pictures, actions, to_come = shown.arrays()
+    assert len(shown) == len(actions) == 2 * 2 * 24
+    assert (actions == Breakout.FIRE).all()  # memory without a ball
+    assert np.isnan(to_come[:48]).all()  # the player's own play says nothing of the network's
+    times = pictures[48::2, 0, 0, 0]  # of the first environment, from its 25th step on
+    # Rewards, clipped to 1, come with steps 3, 6 and 9 of an episode.
+    by_hand = [sum(0.5 ** (k - time - 1) for k in (3, 6, 9) if k > time) for time in times.tolist()]
+    known = ~np.isnan(to_come[48::2])
+    assert known[:21].all()
+    # The last steps of an episode that goes on are not.
+    assert not known[21:].any()
+    # Rewards behind the round are not known, and hardly count.
+    assert to_come[48::2][known] == pytest.approx(np.array(by_hand)[known], abs=0.5**3)
+    assert shown.returns == [15.0] * 4
+    shown.close()
+    assert all(one.closed for one in environments)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ale_py", reason="needs the extra 'atari'")
+    pytest.importorskip("cv2", reason="needs the extra 'atari'")
+    pytest.importorskip("torch", reason="needs the extra 'train'")
+    monkeypatch.setattr(imitation, "N_ENVS", 2)
+    monkeypatch.setattr(imitation, "STEPS", 8)
+    monkeypatch.setattr(imitation, "MINIBATCH", 8)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short")
+def test_a_training_that_begins_by_imitation(tmp_path: Path) -> None:
+    lines: list[str] = []
+    training = atari.train("pong", 1, tmp_path, 8, None, SMALL, lines.append, imitate=2)
+    assert lines[0].startswith("pong: 16 steps shown, return -, agrees in ")
+    assert [one["steps"] for one in training.record["imitation"]] == [16, 32]
+    assert training.record["algorithm"] == "PPO after imitation"
+    assert training.record["steps"] == 8
+    # The same command goes on, and does not begin again.
+    again = atari.train("pong", 1, tmp_path, 16, None, SMALL, lines.append, imitate=2)
+    assert again.record["imitation"] == training.record["imitation"]
+    with pytest.raises(InputError, match="imitate in another folder"):
+        again.imitate(1, print)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("game", "least"), [("freeway", 25.0), ("breakout", 10.0)])
+def test_a_player_plays_well(game: str, least: float) -> None:
+    ale = pytest.importorskip("ale_py", reason="needs the extra 'atari'")
+    import gymnasium as gym
+
+    ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)
+    make: Callable[..., Any] = gym.make
+    with make(
+        atari.env_id(game), obs_type="ram", frameskip=4, repeat_action_probability=0.25
+    ) as env:
+        bytes_, _ = env.reset(seed=0)
+        player, total, over = GUIDES[game](), 0.0, False
+        while not over:
+            bytes_, reward, ended, cut, _ = env.step(player.act(bytes_))
+            total += float(reward)
+            over = ended or cut
+    assert total >= least
