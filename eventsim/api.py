@@ -244,6 +244,7 @@ def finetune(
     sparsity: float | None = None,
     learning_rate: float = 1e-4,
     algorithm: str | None = None,
+    critic: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Policy:
@@ -262,6 +263,8 @@ def finetune(
     learning_rate : float, optional
     algorithm : str, optional
         PPO, SAC, TD3 or DQN; default the one that trained it, or its nearest of kin.
+    critic : path, optional
+        A Stable-Baselines3 agent whose critic SAC or TD3 starts from; default a new one.
     seed : int, optional
     progress : bool, optional
         Say on stderr how far it is; default: on a terminal.
@@ -289,7 +292,9 @@ def finetune(
     return module.finetune(
         _policy(policy, env)[0],
         env,
-        settings=module.Settings(steps=steps, sparsity=sparsity, learning_rate=learning_rate),
+        settings=module.Settings(
+            steps=steps, sparsity=sparsity, learning_rate=learning_rate, critic=critic
+        ),
         algorithm=algorithm,
         seed=seed,
         on_look=on_look,

@@ -103,6 +103,12 @@ def finetune(
         str | None,
         typer.Option("--algorithm", metavar="NAME", help="PPO, SAC, TD3 or DQN; default its own."),
     ] = None,
+    critic: Annotated[
+        Path | None,
+        typer.Option(
+            "--critic", metavar="AGENT", help="Agent whose critic SAC or TD3 starts from."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the training.")] = 0,
 ) -> None:
     """Let a pruned policy learn on by reinforcement, masks and thresholds in the loop."""
@@ -117,6 +123,7 @@ def finetune(
             sparsity=sparsity,
             learning_rate=learning_rate,
             algorithm=algorithm,
+            critic=critic,
             seed=seed,
             progress=True,
         )

@@ -39,6 +39,7 @@ class Fixed:
     macs: float
     acs: float
     returns: NDArray[np.float64]
+    dense_macs: int
 
 
 class Rounding:
@@ -150,4 +151,12 @@ class Rounding:
 
 
 def _fixed(candidate: Candidate, policy: Policy, macs: float, acs: float) -> Fixed:
-    return Fixed(candidate.kind, policy, tuple(candidate.shape), macs, acs, candidate.returns)
+    return Fixed(
+        candidate.kind,
+        policy,
+        tuple(candidate.shape),
+        macs,
+        acs,
+        candidate.returns,
+        candidate.dense_macs,
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from eventsim import optimize_outcome
 from eventsim.errors import InputError
 from eventsim.models.arena import Arena, Baseline
 from eventsim.models.policy import Policy
-from eventsim.models.quantization import size_bytes
+from eventsim.models.quantization import check_size, size_bytes
 from eventsim.models.tune import Choice, Promise, Trial, choose, describe_need, promise
 from eventsim.optimize_outcome import SCHEMA, Outcome, Point, mark_front
 from eventsim.optimize_rounding import Rounding
@@ -61,6 +60,10 @@ class _Unchanged:
     @property
     def macs(self) -> float:
         return float(self.policy.dense_macs)
+
+    @property
+    def dense_macs(self) -> int:
+        return self.policy.dense_macs
 
 
 def optimize(
@@ -116,6 +119,8 @@ def optimize(
     target = Path(out)
     prepare_folder(target.parent)
     folder = prepare_folder(target.with_suffix(".work") if workdir is None else workdir)
+    if settings.weight_bits < 32:
+        check_size(policy.network)
     # The clock runs from here, and over all runs that continue each other.
     state = State(folder, policy, env, settings, effort or {})
     make = _own_search(effort or {}) if search is None else search
@@ -350,13 +355,13 @@ class _Optimization:
         work = self.arena.work(policy, played)
         teacher = self.arena.teacher.dense_macs
         unchanged = candidate.kind == _Unchanged.kind
-        student = teacher if unchanged else dense_macs_of(candidate.shape)
+        student = teacher if unchanged else candidate.dense_macs
         synapses = policy.network.n_synapses
         beside: dict[str, Any] | None = None
         if small is not None:
             beside = {
                 "shape": list(small.shape),
-                "macs": dense_macs_of(small.shape),
+                "macs": small.dense_macs,
                 "relative_loss": self._loss_of(small, said.episodes),
             }
         return {
@@ -492,11 +497,6 @@ def shortlist(entries: Sequence[Entry], limit: float) -> list[Entry]:
     return chosen
 
 
-def dense_macs_of(shape: Sequence[int]) -> int:
-    """Return the multiplications of a fully connected network of these layers."""
-    return sum(a * b for a, b in itertools.pairwise(shape))
-
-
 def size_of(policy: Policy) -> int:
     """Return the bytes of a policy's parameters, in the smaller of dense and sparse form."""
     size = size_bytes(policy)
@@ -510,7 +510,7 @@ def _own_search(effort: Mapping[str, Any]) -> SearchFactory:
         teacher: Policy, env_id: str, env_kwargs: Mapping[str, Any], max_loss: float, **options: Any
     ) -> Search:
         try:
-            settings = module.Settings(**{"slack": max_loss, **effort})
+            settings = module.settings_for(teacher, **{"slack": max_loss, **effort})
         except TypeError as error:
             raise InputError(f"has a field that is unknown: {error}", field="effort") from error
         made: Search = module.Search(teacher, env_id, env_kwargs, settings=settings, **options)

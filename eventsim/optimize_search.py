@@ -24,6 +24,8 @@ class Candidate(Protocol):
         With its thresholds.
     shape : tuple of int
         Neurons of each layer of the dense network that it was made from.
+    dense_macs : int
+        Multiplications per step of that dense network.
     macs, acs : float
         Synaptic operations per step, as the search counted them.
     returns : float64 array
@@ -41,6 +43,10 @@ class Candidate(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Neurons of each layer of the dense network that it was made from."""
+
+    @property
+    def dense_macs(self) -> int:
+        """Multiplications per step of that dense network."""
 
     @property
     def macs(self) -> float:

@@ -299,7 +299,13 @@ def channels_last(values: ArrayLike) -> NDArray[Any]:
 
     Raveled, that is the order in which a network that looks at pictures takes its inputs.
     """
-    return np.ascontiguousarray(np.moveaxis(np.asarray(values), -3, -1))
+    array = np.asarray(values)
+    *before, n_channels, height, width = array.shape
+    result = np.empty((*before, height, width, n_channels), array.dtype)
+    # Several times faster than a copy of the turned view, which goes along the shortest axis.
+    for channel in range(n_channels):
+        result[..., channel] = array[..., channel, :, :]
+    return result
 
 
 def _channels_last(shape: tuple[int, ...]) -> tuple[int, int, int]:

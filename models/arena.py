@@ -21,7 +21,8 @@ from eventsim.errors import InputError, OutputError
 from eventsim.models.bounds import Pairs, Scale
 from eventsim.models.playground import Playground
 from eventsim.models.policy import Policy, Session
-from eventsim.models.rollout import RandomActor, check_spaces
+from eventsim.models.rollout import RandomActor, check_spaces, make_for
+from eventsim.models.wrappers import recipe
 
 _TEACHER, _RANDOM = "teacher", "random"
 #: Standard errors by which a teacher must be better than random actions.
@@ -137,10 +138,8 @@ class Arena:
             )
         self.teacher = teacher
         self.env_id = env_id
-        # The arguments belong to the environment that the policy was made for.
-        own = env_id == teacher.env_id
-        self.env_kwargs: dict[str, Any] = (teacher.metadata.get("env_kwargs") or {}) if own else {}
-        self._ground = Playground(env_id, **self.env_kwargs)
+        self.env_kwargs: dict[str, Any] = recipe(teacher, env_id)[0]
+        self._ground = Playground(lambda: make_for(teacher, env_id))
         self._on_episode = on_episode
         self._level = math.nan
         self._known: dict[tuple[str, int], Outcome] = {}

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eventsim.connectivity import Connectivity
+from eventsim.convolution import Local
 from eventsim.models.policy import Policy
 
 Float: TypeAlias = NDArray[np.float64]
@@ -51,6 +57,8 @@ class Candidate:
         Sizes of the layers, inputs and outputs included.
     start : str
         Name of the student that it came from.
+    dense_macs : int
+        Multiplications a step of its layers without pruning and events.
     """
 
     name: str
@@ -61,6 +69,7 @@ class Candidate:
     returns: Float
     shape: tuple[int, ...]
     start: str
+    dense_macs: int
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,15 @@ class Settings:
         Part of `slack` that a refinement may use: it is the best of many tries on few seeds.
     refine_kept : int
         Candidates that a refinement proposes at most, its last among them.
+    hopeless : float
+        A dense student that loses more gets no other start.
+    windows, window_steps : int
+        Windows of a batch in training, and steps of a window.
+    refine_synapses : int
+        Networks with more synapses, unrolled, are not refined.
+    own_cut_share, own_iterations, own_learning_rate : float, int, float
+        The same of the ladder that begins with the teacher itself, where no student holds: larger
+        networks, which are cut faster and trained longer, by smaller steps, as they know much.
     """
 
     recorded_steps: int = 15_000
@@ -122,3 +140,50 @@ class Settings:
     refine_checks: int = 120
     refine_slack: float = 0.5
     refine_kept: int = 6
+    hopeless: float = math.inf
+    windows: int = 64
+    window_steps: int = 32
+    refine_synapses: int = 4_000
+    own_cut_share: float = 0.25
+    own_iterations: int = 1_000
+    own_learning_rate: float = 1e-3
+
+
+#: Fields that a search begun by an earlier version does not name, with what it did.
+LATER_SETTINGS = {
+    "hopeless": math.inf,
+    "windows": 64,
+    "window_steps": 32,
+    "refine_synapses": 4_000,
+    "own_cut_share": 0.25,
+    "own_iterations": 1_000,
+    "own_learning_rate": 1e-3,
+}
+
+
+def identity_of(
+    teacher: Policy, env_id: str, env_kwargs: Mapping[str, Any], seed: int, settings: Settings
+) -> dict[str, Any]:
+    """What two searches must have in common for one to go on from the other's checkpoints."""
+    given = json.loads(json.dumps(settings.__dict__))
+    return {
+        "schema": "eventsim-search/1",
+        "env_id": env_id,
+        "env_kwargs": dict(env_kwargs),
+        "seed": seed,
+        "teacher": teacher.network.n_synapses,
+        "teacher_sum": sum(_sum_of(q.weights) for q in teacher.network.projections),
+        "settings": {key: v for key, v in given.items() if LATER_SETTINGS.get(key) != v},
+    }
+
+
+def _sum_of(weights: Connectivity) -> float:
+    """Sum of magnitudes, of a convolution of each shared weight once."""
+    if isinstance(weights, Local):
+        return float(np.abs(weights.kernel_rows()[2]).sum(dtype=np.float64))
+    return float(np.abs(weights.to_dense()).sum(dtype=np.float64))
+
+
+def dense_macs_of(shape: Sequence[int]) -> int:
+    """Return the multiplications of a fully connected network of these layers."""
+    return sum(a * b for a, b in itertools.pairwise(shape))

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from eventsim.connectivity import Sparse
+from eventsim.convolution import Convolution
 from eventsim.models.pruning import packed
 from eventsim.network import Network, Population, Projection
 from eventsim.neurons import Delta
@@ -86,6 +88,20 @@ def compact(network: Network) -> Network:
         for q in network.projections
     )
     return replace(network, populations=populations, projections=projections)
+
+
+def unrolled(network: Network) -> Network:
+    """Return the network with every convolution as synapses of their own.
+
+    So single positions of a feature map can be left out, which a shared kernel computes whether
+    anybody hears them or not. Steps, events and counts are the same; dense MACs stay.
+    """
+    weights = {
+        q.name: Sparse(q.weights.shape, *q.weights.rows())
+        for q in network.projections
+        if isinstance(q.weights, Convolution)
+    }
+    return network.with_weights(weights) if weights else network
 
 
 def _removed(

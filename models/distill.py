@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eventsim.errors import MissingDependencyError, SimulationError
 from eventsim.models.decoders import SquashBox
@@ -31,6 +33,30 @@ from eventsim.models.student import Demonstrations, Float, Head, Student, held_b
 
 # Steps at the start of a window whose holds are still too fresh to count events by.
 _WARM_UP = 4
+
+
+class Trainable(Protocol):
+    """What of a student is trained; see `eventsim.models.student.Student`."""
+
+    head: Head
+    activation: str
+    weights: list[Float]
+    biases: list[Float]
+    masks: list[NDArray[np.bool_]]
+    thresholds: list[Float]
+
+    def copy(self) -> Any:
+        """Return a deep copy."""
+
+
+S = TypeVar("S", bound=Trainable)
+
+
+class Windows(Protocol):
+    """Draws windows of consecutive steps."""
+
+    def draw(self, n: int) -> tuple[Any, Any, list[Any] | None]:
+        """Inputs and targets of n windows, (n, steps) first, and what was held before, if told."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +129,35 @@ def train(
     MissingDependencyError
         If torch is not installed.
     """
-    torch = _torch()
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    scale = training.temperature or _scale(student.head, demonstrations)
+    scale = training.temperature or scale_of(student.head, demonstrations)
     grid = _Grid(student, demonstrations, training) if training.weight_bits < 32 else None
-    module = _Module(student, scale, grid)
-    steps = training.steps if training.events else 1
-    batches = _Windows(student, demonstrations, steps, rng, grid, training.carried)
+
+    def windows(steps: int, rng: np.random.Generator) -> _Windows:
+        return _Windows(student, demonstrations, steps, rng, grid, training.carried)
+
+    return fit(Module(student, scale, grid), windows, training, seed)
+
+
+def fit(
+    module: Module[S],
+    windows: Callable[[int, np.random.Generator], Windows],
+    training: Training,
+    seed: int,
+) -> tuple[S, dict[str, float]]:
+    """Train the parameters of a module for one round, as `train` does.
+
+    Parameters
+    ----------
+    module : Module
+        Of a student; changed.
+    windows : callable
+        Makes windows of so many steps.
+    training : Training
+    seed : int
+    """
+    torch = torch_module()
+    torch.manual_seed(seed)
+    batches = windows(training.steps if training.events else 1, np.random.default_rng(seed))
     count = training.windows if training.events else training.windows * 16
     groups = [{"params": module.values, "lr": training.learning_rate}]
     if training.events and training.learn_thresholds:
@@ -145,7 +192,7 @@ def train(
     return module.student(), {"loss": float(means[0]), "cost": float(means[1])}
 
 
-def _scale(head: Head, demonstrations: Demonstrations) -> float:
+def scale_of(head: Head, demonstrations: Demonstrations) -> float:
     """Temperature of a discrete teacher: a quarter of the mean gap between its values."""
     if head.kind == "box":
         return 1.0
@@ -157,6 +204,15 @@ def _scale(head: Head, demonstrations: Demonstrations) -> float:
         gaps.append(-y[:, first : first + n].min(axis=1))
         first += n
     return max(0.25 * float(np.mean(gaps)), 1e-6)
+
+
+def long_enough(lengths: Sequence[int], steps: int) -> tuple[int, list[int]]:
+    """Steps of a window, and the episodes that hold one.
+
+    Where all episodes are shorter than a window, the shortest windows that fit.
+    """
+    steps = min(steps, max(lengths))
+    return steps, [k for k, n in enumerate(lengths) if n >= steps]
 
 
 class _Grid:
@@ -203,14 +259,9 @@ class _Windows:
         grid: _Grid | None,
         carried: bool,
     ) -> None:
-        torch = _torch()
+        torch = torch_module()
         self._rng = rng
-        self._steps = steps
-        long = [k for k, x in enumerate(demonstrations.inputs) if len(x) >= steps]
-        if not long:
-            # All episodes are shorter than a window: the shortest windows that fit.
-            self._steps = max(len(x) for x in demonstrations.inputs)
-            long = [k for k, x in enumerate(demonstrations.inputs) if len(x) >= self._steps]
+        self._steps, long = long_enough([len(x) for x in demonstrations.inputs], steps)
         raw = [np.array(demonstrations.inputs[k], np.float64) for k in long]
         xs = [((x if grid is None else grid.inputs(x)) - student.mean) / student.std for x in raw]
         self._x = torch.from_numpy(np.concatenate(xs).astype(np.float32))
@@ -229,16 +280,25 @@ class _Windows:
     def draw(self, n: int) -> tuple[Any, Any, list[Any] | None]:
         """Inputs (n, steps, n_inputs), targets (n, steps, size), and values held before, if any."""
         starts = self._starts[self._rng.integers(len(self._starts), size=n)]
-        places = _torch().from_numpy(starts[:, None] + self._ahead)
+        places = torch_module().from_numpy(starts[:, None] + self._ahead)
         held = [values[starts] for values in self._held] or None
         return self._x[places], self._y[places], held
 
 
-class _Module:
-    """The student's parameters as torch tensors."""
+class Module(Generic[S]):
+    """The parameters of a student as torch tensors.
 
-    def __init__(self, student: Student, scale: float, grid: _Grid | None) -> None:
-        torch = _torch()
+    Parameters
+    ----------
+    student : Student, or one of pictures
+    scale : float
+        Temperature of a discrete teacher, see `scale_of`.
+    grid : optional
+        Rounds weights and activations, if the student shall be one in fixed point.
+    """
+
+    def __init__(self, student: S, scale: float, grid: _Grid | None = None) -> None:
+        torch = torch_module()
         self._torch = torch
         self._template = student
         self._scale = scale
@@ -257,30 +317,46 @@ class _Module:
         self.logs = [parameter(np.log(np.maximum(t, 1e-6))) for t in student.thresholds]
         self._zero = [torch.tensor(t == 0.0) for t in student.thresholds]
         self._f = torch.relu if student.activation == "relu" else torch.tanh
+        self._fan_outs = [self.fan_out(k) for k in range(len(self.weights))]
 
-    def forward(self, x: Any, training: Training, held: list[Any] | None) -> tuple[Any, Any]:
+    def fan_out(self, k: int) -> Any:
+        """Surviving synapses of each neuron before layer `k`."""
+        return self.masks[k].sum(dim=0)
+
+    def each(self, k: int, values: Any) -> Any:
+        """Values of the thresholds before layer `k`, for each of its neurons."""
+        return values
+
+    def sums(self, k: int, a: Any, weight: Any) -> Any:
+        """Pre-activations of layer `k` for what it receives, of shape (n, steps, size)."""
+        return a @ weight.T + self.biases[k]
+
+    def watch(self, k: int, values: Any, rates: Any) -> None:
+        """Told the activations before layer `k`, and their events a step."""
+
+    def forward(self, x: Any, training: Training, held: list[Any] | None = None) -> tuple[Any, Any]:
         """Outputs of shape (n, steps, size) and the multiplications a step."""
         torch = self._torch
         cost = torch.zeros(())
         a = x
         last = len(self.weights) - 1
-        for k, (w, b, mask) in enumerate(zip(self.weights, self.biases, self.masks, strict=True)):
+        for k, (w, mask) in enumerate(zip(self.weights, self.masks, strict=True)):
             weight = w * mask
             if self._grid is not None:
                 weight = self._grid.weight(k, weight)
             if training.events:
-                a, part = self._sent(k, a, mask, None if held is None else held[k])
+                a, part = self._sent(k, a, None if held is None else held[k])
                 cost = cost + part
-            u = a @ weight.T + b
+            u = self.sums(k, a, weight)
             a = u if k == last else self._f(u)
             if self._grid is not None and k < last:
                 a = self._grid.activation(k, a)
         return a, cost
 
-    def _sent(self, k: int, a: Any, mask: Any, before: Any) -> tuple[Any, Any]:
+    def _sent(self, k: int, a: Any, before: Any) -> tuple[Any, Any]:
         """What the layer's targets see, and what its events cost."""
         torch = self._torch
-        theta = torch.exp(self.logs[k]).masked_fill(self._zero[k], 0.0)
+        theta = self.each(k, torch.exp(self.logs[k]).masked_fill(self._zero[k], 0.0))
         fixed = theta.detach()
         with torch.no_grad():
             values = a.detach()
@@ -303,9 +379,9 @@ class _Module:
                 if fires
                 else torch.ones_like(fixed)
             )
-            fan_out = mask.sum(dim=0)
             share = error / torch.clamp(fixed, min=1e-9)
-        price = rate * fan_out
+        self.watch(k, values, rate)
+        price = rate * self._fan_outs[k]
         if a.shape[1] > 1:
             moved = (a[:, 1:] - a[:, :-1]).abs().mean(dim=(0, 1)) + 1e-8
             price = price * (moved / moved.detach())
@@ -340,9 +416,9 @@ class _Module:
         inside = torch.where((clipped == targets) & (scaled != clipped), clipped, scaled)
         return torch.square(inside - targets).mean()
 
-    def student(self) -> Student:
+    def student(self) -> S:
         """The parameters as arrays."""
-        result = self._template.copy()
+        result: S = self._template.copy()
 
         def array(tensor: Any) -> Float:
             return np.asarray(tensor.detach().numpy(), np.float64)
@@ -358,7 +434,8 @@ class _Module:
         return result
 
 
-def _torch() -> Any:
+def torch_module() -> Any:
+    """Torch, or an error that says how to install it."""
     try:
         import torch
     except ImportError as error:

@@ -15,6 +15,7 @@ straight through the hold, in on-policy and off-policy algorithms alike.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from eventsim.errors import InputError, MissingDependencyError, SimulationError, UnsupportedError
 from eventsim.models.decoders import Argmax, ClipBox, SquashBox
+from eventsim.models.importers.sb3_critic import Critic, read_critic
 from eventsim.models.policy import Policy
 from eventsim.models.pruning import connection_sparsity, prune
 from eventsim.models.rollout import check_spaces, episode, make_env
@@ -72,7 +74,8 @@ class Settings:
     prunings : int
         Times that weights are cut on the way.
     warmup : float
-        Part of the training in which off-policy critics learn and the actor waits: they are new.
+        Part of the training in which off-policy critics learn and the actor waits, if they are
+        new.
     looks : int
         Times that the policy is played, by events; the best is kept.
     look_episodes : int
@@ -80,6 +83,9 @@ class Settings:
         Standard deviation of exploration, in units of the action's half range.
     n_envs : int
         Copies of the environment, for PPO.
+    critic : path, optional
+        Zip or folder of a Stable-Baselines3 agent that saw the same observations and rewards, the
+        teacher mostly, whose critic SAC or TD3 starts from; default a new one.
     arguments : mapping, optional
         Further arguments of the algorithm in Stable-Baselines3.
 
@@ -100,6 +106,7 @@ class Settings:
     look_episodes: int = 10
     noise: float = 0.1
     n_envs: int = 4
+    critic: str | os.PathLike[str] | None = None
     arguments: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -201,6 +208,7 @@ def finetune(
     # A whole number of weights, as `prune` cuts them.
     asked = round((settings.sparsity or 0.0) * positions) / positions
     final = max(asked, start)
+    critic = _critic(settings.critic, kind, policy)
     # A sparsity that the caps do not allow is refused before the training, not after it.
     masks_of(policy.network, final, final)
     try:
@@ -227,7 +235,7 @@ def finetune(
         on_look(looks[-1], now)
 
     look(0, policy.network)
-    train(kind, policy, lambda: make_env(env_id, **arguments), settings, final, seed, look)
+    train(kind, policy, lambda: make_env(env_id, **arguments), settings, final, seed, look, critic)
     if best is None:
         raise SimulationError(
             f"the training ended below the sparsity of {final:.3g}; give more steps, or a smaller "
@@ -240,6 +248,7 @@ def finetune(
         "steps": settings.steps,
         "sparsity": final,
         "learning_rate": settings.learning_rate,
+        "critic": None if critic is None else critic.where,
         "looks": [[one.steps, one.sparsity, one.mean] for one in looks],
     }
     return best[1].with_metadata(finetune=provenance)
@@ -419,6 +428,27 @@ def _algorithm(policy: Policy, asked: str | None) -> str:
             field="algorithm",
         )
     return kind
+
+
+def _critic(source: str | os.PathLike[str] | None, kind: str, policy: Policy) -> Critic | None:
+    """Read the critic to start from, and see that it fits."""
+    if source is None:
+        return None
+    if kind not in ("SAC", "TD3"):
+        raise InputError(
+            f"is given, but {kind} has no critic of actions; leave it out, or train by SAC or TD3",
+            field="critic",
+        )
+    critic = read_critic(source)
+    wanted = policy.network.n_inputs + policy.decoder.size
+    if critic.n_inputs != wanted:
+        raise InputError(
+            f"takes {critic.n_inputs} numbers, of an observation and an action, and the policy "
+            f"has {wanted}; give the agent that the policy was made from",
+            where=critic.where,
+            field="critic",
+        )
+    return critic
 
 
 def _mean_return(policy: Policy, env_id: str, arguments: Mapping[str, Any], episodes: int) -> float:

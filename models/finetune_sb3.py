@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from eventsim.models.finetune import (
     polynomial,
     with_layers,
 )
+from eventsim.models.importers.sb3_critic import Critic
 from eventsim.models.policy import Policy
 from eventsim.models.pruning import connection_sparsity
 from eventsim.network import Network
@@ -38,6 +40,7 @@ def train(
     final: float,
     seed: int,
     look: Callable[[int, Network], None],
+    critic: Critic | None = None,
 ) -> None:
     """Train the policy's network by one of the algorithms; `look` gets what comes of it.
 
@@ -53,19 +56,21 @@ def train(
     seed : int
     look : callable
         Called with the environment steps so far and the network, `settings.looks` times.
+    critic : Critic, optional
+        That SAC or TD3 starts from.
     """
     import torch
 
     torch.manual_seed(seed)
     actor = Actor(policy.network)
-    model = _model(kind, policy, make, settings, actor, seed)
+    model = _model(kind, policy, make, settings, actor, seed, critic)
     start = connection_sparsity(policy.network)
     every = max(settings.steps // settings.looks, 1)
     cut_every = max(
         int(settings.steps * (settings.prune_end - settings.prune_begin)) // settings.prunings, 1
     )
     due = {"look": every, "cut": int(settings.steps * settings.prune_begin)}
-    waits = int(settings.steps * settings.warmup) if kind != "PPO" else 0
+    waits = int(settings.steps * settings.warmup) if kind != "PPO" and critic is None else 0
     actor.frozen = waits > 0
 
     def step(*_: Any) -> bool:
@@ -258,6 +263,7 @@ def _model(
     settings: Settings,
     actor: Actor,
     seed: int,
+    critic: Critic | None,
 ) -> Any:
     """A Stable-Baselines3 agent with the policy's network as its actor."""
     import stable_baselines3 as sb3
@@ -297,9 +303,20 @@ def _model(
         _renew(own, own.parameters(), settings, actor)
         return model
     squash = kind in _SQUASHING
-    defaults = {"learning_starts": min(1000, settings.steps // 10), "batch_size": 256}
+    # Updates on a handful of steps would spoil the critic that was taken over.
+    fills = min(1000 if critic is None else 20_000, settings.steps // 10)
+    defaults = {"learning_starts": fills, "batch_size": 256}
     defaults["buffer_size"] = max(min(settings.steps, 1_000_000), 1)
     net_arch: Any = {"pi": hidden, "qf": [256, 256]} if squash else hidden
+    extra: dict[str, Any] = {}
+    if critic is not None:
+        net_arch["qf"] = critic.hidden
+        extra["n_critics"] = len(critic.networks)
+        if critic.gamma is not None:
+            defaults["gamma"] = critic.gamma
+        if critic.entropy is not None and kind == "SAC":
+            # It goes on adapting, from where the teacher's training had brought it.
+            defaults["ent_coef"] = f"auto_{critic.entropy!r}"
     if kind == "TD3":
         from stable_baselines3.common.noise import NormalActionNoise
 
@@ -311,9 +328,19 @@ def _model(
     model = getattr(sb3, kind)(
         "MlpPolicy",
         envs,
-        policy_kwargs={"net_arch": net_arch},
+        policy_kwargs={"net_arch": net_arch, **extra},
         **{**defaults, **shared, **arguments},
     )
+    if squash:
+        for own in (model.critic, model.critic_target):
+            see_inputs(own, policy.network.n_inputs, policy.decoder.size)
+            if critic is not None:
+                take_critic(own, critic)
+        model.critic_target.load_state_dict(model.critic.state_dict())
+        model.critic.optimizer = torch.optim.Adam(
+            model.critic.parameters(), lr=settings.learning_rate
+        )
+        model._sample_action = partial(_own_action, model)
     if kind == "SAC":
         head = model.actor
         head.latent_pi = actor.module(whole=False)
@@ -332,6 +359,43 @@ def _model(
         owner = head if kind == "TD3" else model.policy
         _renew(owner, head.parameters(), settings, actor)
     return model
+
+
+def _own_action(model: Any, learning_starts: int, noise: Any = None, n_envs: int = 1) -> Any:
+    """Sample an action from the actor also before learning starts: it is no beginner."""
+    return type(model)._sample_action(model, 0, noise, n_envs)
+
+
+def see_inputs(own: Any, n_inputs: int, n_actions: int) -> None:
+    """Let a critic of Stable-Baselines3 see the inputs and the action alone.
+
+    What hidden neurons hold back, the rest of the observation, says little about the return, and
+    would make the critic's first layer many times as large.
+    """
+    import torch
+
+    class Seen(torch.nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(n_inputs + n_actions, width)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(torch.cat([x[:, :n_inputs], x[:, -n_actions:]], dim=1))
+
+    for network in own.q_networks:
+        network[0] = Seen(network[0].out_features)
+
+
+def take_critic(own: Any, critic: Critic) -> None:
+    """Give a critic that sees the inputs the weights of another one."""
+    import torch
+
+    with torch.no_grad():
+        for network, (weights, biases) in zip(own.q_networks, critic.networks, strict=True):
+            linears = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
+            for linear, w, b in zip(linears, weights, biases, strict=True):
+                linear.weight.copy_(torch.from_numpy(w))
+                linear.bias.copy_(torch.from_numpy(b))
 
 
 def _renew(owner: Any, parameters: Any, settings: Settings, actor: Actor) -> None:

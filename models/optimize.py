@@ -7,8 +7,9 @@ Stages, each of which leaves a checkpoint:
 2. ``dense ...``: dense students of growing width, several starts each, distilled on what they
    themselves visit (DAgger: Ross et al. 2011, arXiv 1011.0686). The smallest that holds the return
    is the honest baseline.
-3. ``events ...``: from that student, from wider ones and, where none holds, from the widest: rounds
-   of pruning and fine-tuning with the thresholds in the loop. Each round's student is a candidate.
+3. ``events ...``: from that student and from wider ones, or, where none holds, from the teacher's
+   own weights: rounds of pruning and fine-tuning with the thresholds in the loop. Each round's
+   student is a candidate.
 4. ``refined ...``: the cheapest of each ladder that holds, made cheaper still by single changes
    that are played in the environment (`eventsim.models.refine`).
 
@@ -17,12 +18,12 @@ The search proposes; what is promised is decided elsewhere, on seeds that no sta
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +31,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventsim.errors import InputError, SimulationError
-from eventsim.models.candidate import SEEDS, SHAPES, Candidate, Float, Kind, Settings
-from eventsim.models.distill import Training, train
+from eventsim.models.candidate import (
+    SEEDS,
+    SHAPES,
+    Candidate,
+    Float,
+    Kind,
+    Settings,
+    dense_macs_of,
+    identity_of,
+)
+from eventsim.models.compaction import unrolled
+from eventsim.models.distill import Training
+from eventsim.models.families import Family, family_of, settings_for
 from eventsim.models.playground import Playground
 from eventsim.models.policy import Policy
 from eventsim.models.refine import Refined, Refining, Watched, refine
-from eventsim.models.rollout import RandomActor
-from eventsim.models.student import (
-    Demonstrations,
-    Head,
-    Student,
-    answers,
-    cut,
-    new_student,
-    student_arrays,
-    student_from,
-    with_spread_thresholds,
-)
+from eventsim.models.rollout import RandomActor, make_for
+from eventsim.models.student import Demonstrations
 from eventsim.output import write_atomically, write_text
 
-__all__ = ["SEEDS", "SHAPES", "Candidate", "OutOfTimeError", "Search", "Settings"]
+__all__ = [
+    "SEEDS",
+    "SHAPES",
+    "Candidate",
+    "OutOfTimeError",
+    "Search",
+    "Settings",
+    "settings_for",
+]
+
+
+#: Name of the teacher as a student.
+_OWN = "own"
 
 
 class OutOfTimeError(Exception):
@@ -106,14 +120,14 @@ class Search:
         self.teacher, self.env_id, self.env_kwargs = teacher, env_id, dict(env_kwargs or {})
         self.seed, self.budget = seed, budget
         self.workdir = workdir
-        self.settings = settings or Settings()
+        self.settings = settings or settings_for(teacher)
         self.candidates: list[Candidate] = []
         self.teacher_returns = self.random_returns = np.zeros(0)
-        self.head = Head.of(teacher.decoder)
+        self.family: Family = family_of(teacher)
         self._say = say or (lambda _: None)
-        self._ground = Playground(env_id, **self.env_kwargs)
+        self._ground = Playground(lambda: make_for(teacher, env_id, **self.env_kwargs))
         self._demonstrations = Demonstrations()
-        self._students: dict[str, Student] = {}
+        self._students: dict[str, Any] = {}
         self._losses: dict[str, float] = {}
         self._spent = 0.0
         self._began = time.perf_counter()
@@ -137,17 +151,26 @@ class Search:
     def _stages(self) -> Iterator[str]:
         self._stage("teacher", self._teacher)
         yield "teacher"
-        first = len(SHAPES) - 1
-        for k in range(len(SHAPES)):
+        shapes = self.family.shapes
+        first = len(shapes) - 1
+        for k in range(len(shapes)):
             yield self._dense_stage(k)
             if self._losses[self._dense_name(k)] <= self.settings.slack:
                 first = k
                 break
+        else:
+            # Where the capacity is needed, what the teacher has learned is the better start.
+            own = self.family.own(self.teacher, self._demonstrations)
+            if own is not None:
+                self._stage(_OWN, partial(self._own, own))
+                yield _OWN
+                yield from self._ladder(_OWN)
+                return
         # Each ladder at once after its dense start: what a small budget cuts are the wider ones.
         done: set[int] = set()
         for above in self.settings.wider:
-            k = min(first + above, len(SHAPES) - 1)
-            too_wide = self._dense_macs(SHAPES[k]) >= self.teacher_macs
+            k = min(first + above, len(shapes) - 1)
+            too_wide = self.family.macs(shapes[k]) >= self.teacher_macs
             if k in done or (done and too_wide):
                 continue
             done.add(k)
@@ -157,11 +180,11 @@ class Search:
             yield from self._ladder(start)
 
     def _dense_name(self, k: int) -> str:
-        return f"dense {self._words(SHAPES[k])}"
+        return f"dense {self.family.words(self.family.shapes[k])}"
 
     def _dense_stage(self, k: int) -> str:
         name = self._dense_name(k)
-        self._stage(name, lambda: self._dense(name, SHAPES[k]))
+        self._stage(name, lambda: self._dense(name, self.family.shapes[k]))
         return name
 
     def _ladder(self, start: str) -> Iterator[str]:
@@ -188,7 +211,15 @@ class Search:
         ]
         if held and options.refine_checks:
             name = f"refined {start.removeprefix('dense ')}"
-            self._refined(name, min(held, key=lambda c: c.macs))
+            base = min(held, key=lambda c: c.macs)
+            network = unrolled(base.policy.network)
+            if network.n_synapses > options.refine_synapses:
+                self._say(
+                    f"{name}: left out, {network.n_synapses:,} synapses are too many to try one "
+                    "by one"
+                )
+                return
+            self._refined(name, replace(base, policy=base.policy.with_network(network)))
             yield name
 
     def smallest_dense(self) -> Candidate | None:
@@ -232,20 +263,14 @@ class Search:
             "random": random_returns.tolist(),
         }
 
-    def _dense(self, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    def _dense(self, name: str, shape: Any) -> dict[str, Any]:
         """The best of several starts."""
         options = self.settings
-        best: tuple[float, Student, Float] | None = None
+        best: tuple[float, Any, Float] | None = None
         for start in range(options.starts):
             seed = self._key(name, start)
-            student = new_student(
-                self.head,
-                self._demonstrations,
-                shape,
-                seed,
-                "tanh" if start % 2 else "relu",
-            )
-            training = Training(options.dense_iterations, events=False)
+            student = self.family.new(self._demonstrations, shape, seed, start)
+            training = Training(options.dense_iterations, options.windows, events=False)
             for visit in range(options.visits + 1):
                 student = self._train(student, training, seed + visit)
                 if visit == options.visits:
@@ -257,7 +282,7 @@ class Search:
             loss = self.loss(returns)
             if best is None or loss < best[0]:
                 best = (loss, student, returns)
-            if loss <= 0.25 * options.slack:
+            if loss <= 0.25 * options.slack or loss > options.hopeless:
                 break
         if best is None:
             raise InputError(f"is {options.starts}; give at least 1", field="starts")
@@ -267,17 +292,28 @@ class Search:
         self._say(f"{name}: {student.dense_macs:,} MACs, loss {loss:.2%}")
         return self._candidate(name, "dense", policy, student.dense_macs, 0.0, returns, name)
 
+    def _own(self, student: Any) -> dict[str, Any]:
+        """The teacher as a student: dense, it does what it did."""
+        self._students[_OWN] = student
+        returns = self.teacher_returns
+        return self._candidate(_OWN, "dense", self.teacher, student.dense_macs, 0.0, returns, _OWN)
+
     def _events(self, name: str, before: str, start: str, number: int) -> dict[str, Any]:
         """One round of a ladder."""
         options = self.settings
         seed = self._key(name)
         student = self._students[before]
         if number == 0:
-            student = with_spread_thresholds(student, self._demonstrations, options.first_threshold)
+            scale = options.first_threshold
+            student = self.family.with_thresholds(student, self._demonstrations, scale)
         else:
-            student = cut(student, self._latest(), options.cut_share)
+            share = options.own_cut_share if start == _OWN else options.cut_share
+            student = self.family.cut(student, self._latest(), share)
         training = Training(
-            options.event_iterations,
+            options.own_iterations if start == _OWN else options.event_iterations,
+            options.windows,
+            options.window_steps,
+            options.own_learning_rate if start == _OWN else Training.learning_rate,
             cost=options.cost * options.cost_growth**number,
         )
         student = self._train(student, training, seed)
@@ -340,7 +376,6 @@ class Search:
         for k, one in enumerate(kept):
             policy = Policy.load(self.workdir / one["file"])
             shape = tuple(p.size for p in policy.network.populations)
-            returns = np.array(one["returns"])
             self.candidates.append(
                 Candidate(
                     f"{name} {k + 1}",
@@ -348,9 +383,11 @@ class Search:
                     policy,
                     one["macs"],
                     one["acs"],
-                    returns,
+                    np.array(one["returns"]),
                     shape,
                     base.start,
+                    # Unrolled, a convolution has more weights than it multiplies with.
+                    min(dense_macs_of(shape), base.dense_macs),
                 )
             )
 
@@ -381,14 +418,14 @@ class Search:
 
     # -- pieces --------------------------------------------------------------------------------
 
-    def _train(self, student: Student, training: Training, seed: int) -> Student:
+    def _train(self, student: Any, training: Training, seed: int) -> Any:
         self._check_time()
         try:
-            return train(student, self._latest(), training, seed)[0]
+            return self.family.train(student, self._latest(), training, seed)
         except SimulationError:
             # One more try, gently; the second failure is the user's to see.
             gentle = replace(training, learning_rate=training.learning_rate / 10.0)
-            return train(student, self._latest(), gentle, seed + 7)[0]
+            return self.family.train(student, self._latest(), gentle, seed + 7)
 
     def _validate(self, policy: Policy) -> tuple[Float, float, float]:
         """Returns, MACs and ACs a step; more episodes where the first ones look good."""
@@ -420,34 +457,24 @@ class Search:
                 acs += int(totals.acs.sum())
         return np.array(returns), macs, acs, steps
 
-    def _record(self, session: Any, steps: int, key: int) -> list[Float]:
+    def _record(self, session: Any, steps: int, key: int) -> list[Any]:
         """Encoded inputs of whole episodes, at least so many steps."""
         rng = np.random.default_rng(key)
-        recorded: list[Float] = []
+        recorded: list[Any] = []
         while sum(len(x) for x in recorded) < steps:
             played = self._ground.play(
                 session, SEEDS["record"] + int(rng.integers(100_000)), record=True
             )
             if played.inputs is not None:
-                recorded.append(played.inputs)
+                recorded.append(self.family.packed(played.inputs))
         return recorded
 
-    def _add(self, inputs: Sequence[Float]) -> None:
-        self._demonstrations.add(inputs, answers(self.teacher, self.head, inputs))
-        self._fresh.extend(np.asarray(x, np.float32) for x in inputs)
+    def _add(self, inputs: Sequence[Any]) -> None:
+        self._demonstrations.add(inputs, self.family.answers(self.teacher, inputs))
+        self._fresh.extend(self.family.stored(x) for x in inputs)
 
     def _latest(self) -> Demonstrations:
         return self._demonstrations.latest(self.settings.kept_steps)
-
-    def _words(self, shape: Sequence[int]) -> str:
-        return "-".join(map(str, self._sizes(shape)))
-
-    def _sizes(self, shape: Sequence[int]) -> tuple[int, ...]:
-        return (self.teacher.network.n_inputs, *shape, self.head.size)
-
-    def _dense_macs(self, shape: Sequence[int]) -> int:
-        sizes = self._sizes(shape)
-        return sum(n * m for n, m in itertools.pairwise(sizes))
 
     def _key(self, *parts: object) -> int:
         """A seed that depends on the search's own and on what it is for."""
@@ -468,20 +495,7 @@ class Search:
 
     def _check_identity(self) -> None:
         path = self.workdir / "search.json"
-        mine = {
-            "schema": "eventsim-search/1",
-            "env_id": self.env_id,
-            "env_kwargs": self.env_kwargs,
-            "seed": self.seed,
-            "teacher": self.teacher.network.n_synapses,
-            "teacher_sum": float(
-                sum(
-                    np.abs(q.weights.to_dense()).sum(dtype=np.float64)
-                    for q in self.teacher.network.projections
-                )
-            ),
-            "settings": json.loads(json.dumps(self.settings.__dict__)),
-        }
+        mine = identity_of(self.teacher, self.env_id, self.env_kwargs, self.seed, self.settings)
         if path.exists():
             theirs = json.loads(path.read_text(encoding="utf-8"))
             if theirs != json.loads(json.dumps(mine)):
@@ -502,12 +516,12 @@ class Search:
             self._restore(name, json.loads(record.read_text(encoding="utf-8")), arrays)
             return
         self._check_time()
-        self._fresh: list[NDArray[np.float32]] = []
+        self._fresh: list[NDArray[Any]] = []
         data = work()
         student = self._students.get(name)
         stored: dict[str, Any] = {f"inputs/{k}": x for k, x in enumerate(self._fresh)}
         if student is not None:
-            stored |= {f"student/{k}": v for k, v in student_arrays(student).items()}
+            stored |= {f"student/{k}": v for k, v in self.family.arrays(student).items()}
             data["activation"] = student.activation
 
         def write(path: Path) -> None:
@@ -522,7 +536,7 @@ class Search:
     def _restore(self, name: str, data: dict[str, Any], arrays: Path) -> None:
         with np.load(arrays, allow_pickle=False) as stored:
             inputs = [
-                stored[f"inputs/{k}"].astype(np.float64)
+                self.family.opened(stored[f"inputs/{k}"])
                 for k in range(sum(key.startswith("inputs/") for key in stored))
             ]
             if "activation" in data:
@@ -531,7 +545,7 @@ class Search:
                     for key in stored
                     if key.startswith("student/")
                 }
-                self._students[name] = student_from(self.head, data["activation"], parts)
+                self._students[name] = self.family.restored(data["activation"], parts)
         self._fresh = []
         self._add(inputs)
         self._spent = max(self._spent, float(data["seconds"]))
@@ -557,8 +571,9 @@ class Search:
                 data["macs"],
                 data["acs"],
                 returns,
-                self._sizes(student.hidden),
+                self.family.sizes(student),
                 data["start"],
+                student.dense_macs,
             )
         )
 

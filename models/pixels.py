@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from eventsim.errors import InputError
 from eventsim.models.spaces import BoxSpec
+from eventsim.stack import channels_last
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,13 @@ class Pixels:
                 f"has shape {array.shape}, which is {'no' if batched else 'a'} batch",
                 where="observation",
             )
-        if self.channels_first and array.shape[-3:] == space.shape:
-            array = np.moveaxis(array, -3, -1)
+        turned = self.channels_first and array.shape[-3:] == space.shape
+        if turned:
+            array = channels_last(array)  # a new one already
         if array.dtype == np.bool_ or array.dtype == np.uint8:
-            flat = np.array(array, np.uint8, order="C")
+            flat = array.astype(np.uint8, order="C", copy=not turned)
         elif array.dtype.kind in "fiu":
-            flat = np.array(array, np.float64, order="C")
+            flat = array.astype(np.float64, order="C", copy=not turned)
             if not np.isfinite(flat).all():
                 raise InputError("holds NaN or infinity; expected finite", where="observation")
         else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from eventsim.models.rollout import Actor, Episode, episode, make_env
+from eventsim.models.rollout import Actor, Episode, episode
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -24,14 +25,12 @@ class Playground:
 
     Parameters
     ----------
-    env_id : str
-    **kwargs
-        Both for `eventsim.models.rollout.make_env`, which is called when an environment is
-        needed, and has the errors.
+    make : callable
+        Makes the environment; called when one is needed, and has the errors.
     """
 
-    def __init__(self, env_id: str, **kwargs: Any) -> None:
-        self._env_id, self._kwargs = env_id, kwargs
+    def __init__(self, make: Callable[[], Env]) -> None:
+        self._make = make
         self._env: Env | None = None
         self._used = False
 
@@ -39,7 +38,7 @@ class Playground:
     def env(self) -> Env:
         """The environment, as the next episode or the last one finds it."""
         if self._env is None:
-            self._env = make_env(self._env_id, **self._kwargs)
+            self._env = self._make()
             self._used = False
         return self._env
 

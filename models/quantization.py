@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eventsim.connectivity import Sparse
+from eventsim.convolution import Local
 from eventsim.errors import InputError, NetworkError, UnsupportedError
 from eventsim.models.activity import Activity, Recording, activity
+from eventsim.models.compaction import unrolled
 from eventsim.models.encoders import FixedPoint
 from eventsim.models.policy import Policy
 from eventsim.network import Network, Population, Projection
@@ -34,6 +36,8 @@ Float = NDArray[np.float64]
 WEIGHT_BITS = (2, 16)
 #: Bits of an activation that `quantize` takes.
 ACTIVATION_BITS = (2, 32)
+#: Entries of the matrix that a convolution may be unrolled into.
+MOST_UNROLLED = 1 << 22
 #: Bits that a double can add without rounding.
 _EXACT_BITS = 53
 
@@ -104,7 +108,8 @@ def quantize(
     InputError
         If bits are out of range, or there are no recorded inputs.
     UnsupportedError
-        If an activation has no fixed-point form, or the sums would not fit 53 bits.
+        If an activation has no fixed-point form, the sums would not fit 53 bits, or the network
+        has convolutions too large to be unrolled: each position has a scale of its own.
 
     Examples
     --------
@@ -131,8 +136,14 @@ def quantize(
             field="inputs",
         )
     network = policy.network
+    check_size(network)
+    network = unrolled(network)
     recorded = activity(network, inputs)
     ranges = {name: np.abs(a).max(axis=0) for name, a in recorded.activations.items()}
+    if policy.encoder.pixels is not None:
+        # A pixel that was dark in all of the recording may be lit later.
+        for name in network.inputs:
+            ranges[name] = np.full(network[name].size, ranges[name].max())
     quanta = {
         p.name: (
             quanta_for(ranges[p.name], input_bits)
@@ -185,6 +196,24 @@ def quantize(
     )
 
 
+def check_size(network: Network) -> None:
+    """Refuse a network whose convolutions `quantize` would have to unroll into too many weights.
+
+    Raises
+    ------
+    UnsupportedError
+        If it has one.
+    """
+    for q in network.projections:
+        size = q.weights.shape[0] * q.weights.shape[1]
+        if isinstance(q.weights, Local) and size > MOST_UNROLLED:
+            raise UnsupportedError(
+                f"would be a matrix of {size:,} weights in fixed point, where each position has a "
+                "scale of its own; convolutions of this size keep their 32 bits (weight_bits 32)",
+                where=f"projection '{q.name}'",
+            )
+
+
 def size_bytes(policy: Policy | Network, weight_bits: int | None = None) -> Size:
     """Return the size of the parameters.
 
@@ -206,22 +235,26 @@ def size_bytes(policy: Policy | Network, weight_bits: int | None = None) -> Size
         weight_bits = int(metadata.get("weight_bits", 32))
     fixed = weight_bits < 32
     per_neuron, per_threshold = (5, 2) if fixed else (4, 4)
-    dense_bits = sum(q.weights.n_positions for q in network.projections) * weight_bits
-    neurons = sum(p.size for p in network.populations if not p.is_input)
+    dense_bits = sum(q.weights.n_parameters for q in network.projections) * weight_bits
+    neurons = sum(_owners(network, p) for p in network.populations if not p.is_input)
     sparse_bits = 0
-    alive = {p.name: np.zeros(p.size, np.bool_) for p in network.populations}
+    alive = {p.name: np.zeros(_owners(network, p), np.bool_) for p in network.populations}
     for q in network.projections:
-        pointers, targets, _ = q.weights.rows()
-        n_targets, n_sources = q.weights.shape
+        n_parameters = q.weights.n_parameters
+        # The shared weights of a convolution are stored once, by tap and source channel.
+        local = isinstance(q.weights, Local)
+        pointers, targets, _ = q.weights.kernel_rows() if local else q.weights.rows()  # type: ignore[attr-defined]
+        n_targets, n_sources = alive[q.target].size, len(pointers) - 1
         counts = np.diff(pointers)
         index_bits = max(1, math.ceil(math.log2(max(n_targets, 2))))
         count_bits = max(1, math.ceil(math.log2(n_targets + 1)))
-        places = min(targets.size * index_bits + n_sources * count_bits, q.weights.n_positions)
-        # A layer without gaps needs no places.
-        sparse_bits += targets.size * weight_bits
-        sparse_bits += 0 if targets.size == q.weights.n_positions else places
-        alive[q.target][targets] = True
-        alive[q.source][counts > 0] = True
+        if n_parameters:  # a pool has none
+            places = min(targets.size * index_bits + n_sources * count_bits, n_parameters)
+            # A layer without gaps needs no places.
+            sparse_bits += targets.size * weight_bits
+            sparse_bits += 0 if targets.size == n_parameters else places
+        alive[q.target][targets % n_targets] = True
+        alive[q.source][np.flatnonzero(counts > 0) % alive[q.source].size] = True
     sparse_bytes = -(-sparse_bits // 8)
     for p in network.populations:
         living = int(alive[p.name].sum())
@@ -231,6 +264,21 @@ def size_bytes(policy: Policy | Network, weight_bits: int | None = None) -> Size
             values = p.parameter("threshold")
             sparse_bytes += per_threshold * (1 if (values == values[0]).all() else living)
     return Size(-(-dense_bits // 8) + per_neuron * neurons, sparse_bytes, weight_bits)
+
+
+def _owners(network: Network, population: Population) -> int:
+    """Biases and thresholds that a population has to store: one a channel of a feature map."""
+    beside = network.incoming(population.name) or network.outgoing(population.name)
+    if any(isinstance(q.weights, Local) for q in beside):
+        for name in ("bias", "threshold"):
+            values = np.asarray(
+                population.parameter(name) if hasattr(population.neuron, name) else 0.0
+            )
+            maps = np.broadcast_to(values, population.size).reshape(-1, population.shape[-1])
+            if not (maps == maps[0]).all():
+                return population.size
+        return population.shape[-1]
+    return population.size
 
 
 def straight_through(weights: torch.Tensor, bits: int, quanta: ArrayLike = 1.0) -> torch.Tensor:

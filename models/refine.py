@@ -253,7 +253,7 @@ class _Refinement:
             margin = options.caution if stop == options.validated else -2.0
             if losses.mean() + margin * error > limit:
                 return None
-        self._seen = [one.inputs for one in played]
+        self._seen = self._some([one.inputs for one in played])
         return Refined(
             policy,
             sum(one.macs for one in played) / sum(one.steps for one in played),
@@ -294,17 +294,22 @@ class _Refinement:
         The actions wanted on them are those of the policy as it was first, so that small changes
         do not add up unseen.
         """
-        kept: list[Float] = []
-        total = 0
-        for x in self._seen:
-            if kept and total >= self._options.recorded:
-                break
-            kept.append(x)
-            total += len(x)
+        kept = self._some(self._seen)
         self._episodes, self._inputs = kept, np.concatenate(kept)
         if not keep_wanted:
             self._first = self._policy
         self._wanted = self._outputs(self._first.network)[0]
+
+    def _some(self, episodes: Sequence[Float]) -> list[Float]:
+        """As many as have the steps on which changes are compared."""
+        kept: list[Float] = []
+        total = 0
+        for x in episodes:
+            if kept and total >= self._options.recorded:
+                break
+            kept.append(x)
+            total += len(x)
+        return kept
 
     def _outputs(self, network: Network) -> tuple[Float, float]:
         """Outputs of shape (T, m) by events, and synaptic operations a step."""
@@ -411,8 +416,14 @@ def changes_of(policy: Policy) -> list[Change]:
     """All single changes of a policy that may make it cheaper."""
     network = policy.network
     found = []
+    # Every change of a truth value is 1: a threshold sends it, or cuts the pixel off.
+    binary = (
+        policy.encoder.pixels is not None and getattr(policy.encoder.space, "dtype", "") == "bool"
+    )
     for population in network.populations:
         if not network.outgoing(population.name):
+            continue
+        if population.is_input and binary:
             continue
         heard = np.zeros(population.size, np.bool_)
         for q in network.outgoing(population.name):

@@ -74,12 +74,12 @@ class Episode:
         With which the environment was reset.
     rewards : float64 array of shape (T,)
     inputs : float64 array of shape (T, n_inputs), or None
-        Encoded observations, if they were recorded.
+        Encoded observations, if they were recorded; uint8 where pictures are given as bytes.
     """
 
     seed: int
     rewards: NDArray[np.float64]
-    inputs: NDArray[np.float64] | None = None
+    inputs: NDArray[Any] | None = None
 
     @property
     def steps(self) -> int:
@@ -400,7 +400,7 @@ def episode(
     observation, _ = env.reset(seed=seed)
     actor.reset()
     rewards: list[float] = []
-    inputs: list[NDArray[np.float64]] = []
+    inputs: list[NDArray[Any]] = []
     done = False
     while not done:
         try:
@@ -416,7 +416,7 @@ def episode(
             )
         rewards.append(value)
         if record:
-            inputs.append(np.array(actor.inputs, np.float64))  # type: ignore[attr-defined]
+            inputs.append(np.array(actor.inputs))  # type: ignore[attr-defined]
         if on_step is not None:
             on_step(value)
         done = bool(terminated or truncated)

@@ -22,6 +22,7 @@ from eventsim.models.decoders import (
     MultiDiscreteArgmax,
     QuantileArgmax,
 )
+from eventsim.models.films import Film
 from eventsim.models.policy import Policy
 from eventsim.network import Network, Population, Projection
 from eventsim.neurons import Delta, Input, activation
@@ -114,11 +115,11 @@ class Demonstrations:
 
     Attributes
     ----------
-    inputs : list of float32 array of shape (T, n_inputs)
+    inputs : list of float32 array of shape (T, n_inputs), or of Film
     targets : list of float32 array of shape (T, size)
     """
 
-    inputs: list[Float32] = field(default_factory=list)
+    inputs: list[Any] = field(default_factory=list)
     targets: list[Float32] = field(default_factory=list)
 
     @property
@@ -126,9 +127,9 @@ class Demonstrations:
         """Steps in all."""
         return sum(len(x) for x in self.inputs)
 
-    def add(self, inputs: Sequence[Float], targets: Sequence[Float32]) -> None:
+    def add(self, inputs: Sequence[Float | Film], targets: Sequence[Float32]) -> None:
         """Append episodes."""
-        self.inputs += [np.asarray(x, np.float32) for x in inputs]
+        self.inputs += [x if isinstance(x, Film) else np.asarray(x, np.float32) for x in inputs]
         self.targets += list(targets)
 
     def latest(self, steps: int) -> Demonstrations:
@@ -442,9 +443,13 @@ def cut(
     rates = event_rates(student, demonstrations)
     scores = []
     for k, (w, mask) in enumerate(zip(student.weights, student.masks, strict=True)):
-        # In units of its target's own spread, so that layers can be compared.
-        target = spreads[k + 1] if k + 1 < len(spreads) else _output_spread(student, spreads)
-        part = np.square(w) * np.square(spreads[k]) / np.square(np.maximum(target, 1e-3))[:, None]
+        # In units of its target's own spread, so that layers can be compared; but a rectified unit
+        # that hardly ever wakes is not worth the more for that, and one that never does nothing.
+        contributions = np.square(np.where(mask, w, 0.0)) * np.square(spreads[k])
+        sums = np.sqrt(contributions.sum(axis=1))
+        target = spreads[k + 1] if k + 1 < len(spreads) else sums
+        scale = np.maximum(np.maximum(target, 0.1 * sums), 1e-3)[:, np.newaxis]
+        part = np.where(target[:, np.newaxis] > 0.0, contributions / np.square(scale), 0.0)
         score = np.where(mask, part / (rates[k] + 0.02), np.inf)
         if keep_inputs and k == 0:
             best = np.where(mask, part, -1.0).argmax(axis=0)
@@ -471,7 +476,6 @@ def cut(
 def _compact(student: Student) -> Student:
     """Drop hidden neurons that nobody hears, and fold those that hear nothing into biases."""
     result = student.copy()
-    f = activation(student.activation)
     changed = True
     while changed:
         changed = False
@@ -487,8 +491,7 @@ def _compact(student: Student) -> Student:
                     continue
             changed = True
             silent = heard & ~hears
-            constant = np.where(silent, f(result.biases[k]), 0.0)
-            constant = np.where(np.abs(constant) > result.thresholds[k + 1], constant, 0.0)
+            constant = sent_by_silent(result, k, silent)
             after = np.where(result.masks[k + 1], result.weights[k + 1], 0.0)
             result.biases[k + 1] = result.biases[k + 1] + after[:, ~keep] @ constant[~keep]
             result.weights[k], result.masks[k] = result.weights[k][keep], result.masks[k][keep]
@@ -497,6 +500,12 @@ def _compact(student: Student) -> Student:
             result.weights[k + 1] = result.weights[k + 1][:, keep]
             result.masks[k + 1] = result.masks[k + 1][:, keep]
     return result
+
+
+def sent_by_silent(student: Any, k: int, silent: NDArray[np.bool_] | np.bool_) -> Float:
+    """What neurons or channels of layer `k` without inputs send: 0 where it is held back."""
+    constant = np.where(silent, activation(student.activation)(student.biases[k]), 0.0)
+    return np.where(np.abs(constant) > student.thresholds[k + 1], constant, 0.0)
 
 
 def _hold(a: Float, theta: Float, start: Float) -> tuple[Float, NDArray[np.bool_]]:
@@ -530,38 +539,39 @@ def _means(student: Student, demonstrations: Demonstrations) -> list[Float]:
     return [a.mean(axis=0) for a in _activations(student, x)]
 
 
-def _output_spread(student: Student, spreads: Sequence[Float]) -> Float:
-    w = np.where(student.masks[-1], student.weights[-1], 0.0)
-    return np.asarray(np.sqrt(np.square(w) @ np.square(spreads[-1])))
-
-
 def _shares(total: int, n: int) -> list[int]:
     return [total, *([0] * (n - 1))]
 
 
 def student_arrays(student: Student) -> dict[str, NDArray[Any]]:
     """Arrays of a student, by name, for a checkpoint."""
-    arrays: dict[str, NDArray[Any]] = {"mean": student.mean, "std": student.std}
-    for name in ("weights", "biases", "masks", "thresholds"):
-        for k, values in enumerate(getattr(student, name)):
-            arrays[f"{name}/{k}"] = values
-    return arrays
+    return {"mean": student.mean, "std": student.std, **layer_arrays(student)}
+
+
+def layer_arrays(student: Any) -> dict[str, NDArray[Any]]:
+    """Arrays of the layers of a student, by name and number."""
+    return {
+        f"{name}/{k}": values
+        for name in ("weights", "biases", "masks", "thresholds")
+        for k, values in enumerate(getattr(student, name))
+    }
+
+
+def listed_arrays(arrays: Mapping[str, NDArray[Any]], prefix: str) -> list[NDArray[Any]]:
+    """Return those of one name from `layer_arrays`, in order."""
+    n = sum(key.startswith(f"{prefix}/") for key in arrays)
+    return [np.array(arrays[f"{prefix}/{k}"]) for k in range(n)]
 
 
 def student_from(head: Head, name: str, arrays: Mapping[str, NDArray[Any]]) -> Student:
     """Rebuild a student from `student_arrays`."""
-
-    def listed(prefix: str) -> list[NDArray[Any]]:
-        n = sum(key.startswith(f"{prefix}/") for key in arrays)
-        return [np.array(arrays[f"{prefix}/{k}"]) for k in range(n)]
-
     return Student(
         head,
         name,
         np.array(arrays["mean"]),
         np.array(arrays["std"]),
-        listed("weights"),
-        listed("biases"),
-        [m.astype(np.bool_) for m in listed("masks")],
-        listed("thresholds"),
+        listed_arrays(arrays, "weights"),
+        listed_arrays(arrays, "biases"),
+        [m.astype(np.bool_) for m in listed_arrays(arrays, "masks")],
+        listed_arrays(arrays, "thresholds"),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from eventsim.models.candidate import dense_macs_of
 from eventsim.models.policy import Policy
 from eventsim.network import Network
 from tests.tiny import cartpole_policy
@@ -42,6 +43,10 @@ class Found:
     @property
     def returns(self) -> np.ndarray:
         return np.array([1.0 - self.lost])
+
+    @property
+    def dense_macs(self) -> int:
+        return dense_macs_of(self.shape)
 
 
 @dataclass

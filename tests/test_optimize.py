@@ -23,10 +23,11 @@ import pytest
 import eventsim
 from eventsim import cli, optimize_rounding, optimize_run
 from eventsim.errors import InputError, OutputError, UnknownNameError
+from eventsim.models.candidate import dense_macs_of
 from eventsim.models.policy import Policy
 from eventsim.models.rounding import WAYS
 from eventsim.optimize_outcome import FRONT_COLUMNS, Outcome, Point, mark_front
-from eventsim.optimize_run import Entry, dense_macs_of, optimize, shortlist
+from eventsim.optimize_run import Entry, optimize, shortlist
 from eventsim.optimize_state import Settings, seconds_of, seeds_of
 from tests.fake_search import ENV, FakeSearch, Found, linear, teacher
 from tests.tiny import cartpole_policy

@@ -92,6 +92,7 @@ def test_rounding_is_compared_on_the_same_candidates(fake: list[str], tmp_path: 
         assert (row["task"], row["weight_bits"], row["unchanged"]) == (TASK, 8, False)
         assert row["promise_holds"]
     text = results_table.rounding([rows[0], {**rows[1], "unchanged": True}])
+    assert "`python -m tests.rounding --tasks CartPole-v1 --out " in text
     assert "| CartPole-v1 | 8 | rounded afterwards | " in text
     assert "fine-tuned in the loop, the teacher is left" in text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -137,13 +137,34 @@ def read_layers(tensors: Mapping[str, NDArray[Any]], algorithm: str, where: str)
     """
     refuse_other_networks(tensors, where)
     parts = FAMILIES[algorithm].parts
-    found = [layer for part in parts for layer in _sequence(tensors, part, where)]
     if not any(name.startswith(f"{parts[-1]}.") for name in tensors):
         raise FileFormatError(
             f"holds no tensor '{parts[-1]}...', which a policy of {algorithm} has; name the "
             "algorithm by --algorithm, or save the agent again",
             where=where,
         )
+    return read_parts(tensors, parts, where)
+
+
+def read_parts(tensors: Mapping[str, NDArray[Any]], parts: Sequence[str], where: str) -> Layers:
+    """Pick the layers of some parts of a state dict, in order.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+    parts : sequence of str
+        Prefixes of names: of a layer, or of a sequence of layers and activations.
+    where : str
+        The file, for error messages.
+
+    Raises
+    ------
+    UnsupportedError
+        If a part has other than linear layers with activations.
+    FileFormatError
+        If tensors are missing, do not fit each other, or are not finite.
+    """
+    found = [layer for part in parts for layer in _sequence(tensors, part, where)]
     weights = [finite(tensors[f"{layer}.weight"], f"{layer}.weight", where) for layer in found]
     biases = [
         finite(tensors[f"{layer}.bias"], f"{layer}.bias", where)

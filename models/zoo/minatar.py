@@ -10,14 +10,16 @@ The network is that of the MinAtar paper: 16 kernels of 3x3 at stride 1, 128 rec
 output an action (the minimal action set). Sticky actions (0.1) and rising difficulty are on, as
 the games come. A run that was stopped goes on from its last checkpoint with the same command. The
 folder then holds ``MinAtar-<Game>-v1.zip`` (a Stable-Baselines3 agent), ``actor.safetensors``
-(the layers as plain arrays) and ``training.json`` with the learning curve, versions and the
-returns of evaluation episodes on seeds that training has not seen.
+(the layers as plain arrays), ``policy.safetensors`` (what `eventsim run` and `eventsim optimize`
+take) and ``training.json`` with the learning curve, versions and the returns of evaluation episodes
+on seeds that training has not seen.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -29,21 +31,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eventsim.errors import EventsimError, InputError, MissingDependencyError
+from eventsim.errors import (
+    EventsimError,
+    FileFormatError,
+    InputError,
+    MissingDependencyError,
+    NetworkError,
+)
+from eventsim.models.decoders import Argmax
+from eventsim.models.encoders import Encoder
+from eventsim.models.pixels import Pixels
+from eventsim.models.policy import Policy
 from eventsim.models.rollout import make_env
+from eventsim.models.spaces import BoxSpec
 from eventsim.output import write_text
+from eventsim.stack import Stack
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
 
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 SCHEMA = "eventsim-training/1"
+#: Layers of an actor, by their names in its file.
+LAYERS = ("conv", "hidden", "output")
 EVALUATION_SEED = 20_000
 EVALUATION_EPISODES = 100
 #: Steps after which an episode is cut, in training and evaluation: the games have no limit.
 MAX_STEPS = 10_000
 N_ENVS = 64
-CHUNK = 250_000
+CHUNK = 100_000
+LEARNING_RATE = 5e-4
 
 
 def env_id(game: str) -> str:
@@ -93,6 +110,8 @@ def train(
     folder: Path,
     steps: int = 5_000_000,
     say: Callable[[str], None] = print,
+    *,
+    seconds: float = math.inf,
 ) -> dict[str, Any]:
     """Train one teacher, and write it down.
 
@@ -107,6 +126,8 @@ def train(
         Environment steps in total.
     say : callable
         Gets a line a chunk.
+    seconds : float
+        Of training at most, over all runs that continue each other.
 
     Returns
     -------
@@ -149,10 +170,9 @@ def train(
         },
         "python": platform.python_version(),
     }
-    while record["steps"] < steps:
+    while (done := max(record["steps"] / steps, record["seconds"] / seconds)) < 1.0:
         # The schedules run over the whole budget, also after a restart.
-        done = record["steps"] / steps
-        model.learning_rate = 1e-3 * (1.0 - done) + 1e-5
+        model.learning_rate = LEARNING_RATE * (1.0 - done) + 1e-5
         model._setup_lr_schedule()
         model.clip_range = _constant(0.2 * (1.0 - done) + 0.02)
         start = time.perf_counter()
@@ -167,12 +187,78 @@ def train(
         os.replace(zipped.with_suffix(".part.zip"), zipped)
         write_text(record_file, json.dumps(record, indent=1) + "\n")
         say(f"{game}: {record['steps']:,} steps, {record['seconds']:.0f} s, return {mean}")
-    _export(model, folder / "actor.safetensors", game)
+    actor = folder / "actor.safetensors"
+    _export(model, actor, game)
+    policy = policy_from(actor, seed=seed, steps=record["steps"])
+    policy.save(folder / "policy.safetensors")
     record["returns"] = evaluate(model, game, EVALUATION_EPISODES)
     record["mean_return"] = float(np.mean(record["returns"]))
     write_text(record_file, json.dumps(record, indent=1) + "\n")
     say(f"{game}: return {record['mean_return']:.1f} over {EVALUATION_EPISODES} new episodes")
     return record
+
+
+def policy_from(actor: str | os.PathLike[str], **metadata: Any) -> Policy:
+    """Build the policy of a trained actor, as `eventsim run` and `eventsim optimize` take it.
+
+    Parameters
+    ----------
+    actor : path
+        ``actor.safetensors``, as `train` writes it.
+    **metadata
+        Plain data to be stored with the policy.
+
+    Returns
+    -------
+    Policy
+        Of pictures of truth values as MinAtar gives them; episodes are cut after `MAX_STEPS`.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is none of these.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    where = f"'{os.fspath(actor)}'"
+    try:
+        with safe_open(actor, "numpy") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            game = str((stored.metadata() or {}).get("game", ""))
+    except (OSError, SafetensorError) as error:
+        raise FileFormatError(
+            f"is no file of tensors ({error}); give the actor.safetensors of a training",
+            where=where,
+        ) from error
+    names = {f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")}
+    if set(tensors) != names or game not in GAMES:
+        raise FileFormatError(
+            "is not the actor of a MinAtar game; give the actor.safetensors of a training",
+            where=where,
+        )
+    convolution, hidden, output = (
+        (tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in LAYERS
+    )
+    size = 10
+    channels = int(convolution[0].shape[1])
+    try:
+        stack = Stack((channels, size, size)).convolution(*convolution).activation("relu")
+        stack.flatten().linear(*hidden).activation("relu").linear(*output)
+        network = stack.network(name=env_id(game))
+    except NetworkError as error:
+        raise FileFormatError(f"its layers do not fit: {error}", where=where) from error
+    return Policy(
+        Encoder(BoxSpec((size, size, channels), "bool"), pixels=Pixels(channels_first=False)),
+        network,
+        Argmax(network.n_outputs),
+        {
+            "name": f"minatar-{game}",
+            "env_id": env_id(game),
+            "env_kwargs": {"max_episode_steps": MAX_STEPS},
+            "algorithm": "PPO",
+            **metadata,
+        },
+    )
 
 
 def evaluate(model: PPO, game: str, episodes: int) -> list[float]:
@@ -201,14 +287,77 @@ def _constant(value: float) -> Callable[[float], float]:
 
 
 def _vector(game: str, seed: int) -> Any:
-    from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+    """Games side by side for Stable-Baselines3, without a wrapper around each."""
+    import gymnasium as gym
+    import minatar
+    from stable_baselines3.common.vec_env import VecEnv
 
-    def made() -> Any:
-        return make_env(env_id(game), max_episode_steps=MAX_STEPS, disable_env_checker=True)
+    class Games(VecEnv):  # type: ignore[misc,unused-ignore]
+        """Each of `N_ENVS` games starts anew when it is over, or cut after `MAX_STEPS`."""
 
-    vector = VecMonitor(DummyVecEnv([made] * N_ENVS))
-    vector.seed(seed)
-    return vector
+        def __init__(self) -> None:
+            self.games = [minatar.Environment(game) for _ in range(N_ENVS)]
+            self.meanings = self.games[0].minimal_action_set()
+            shape = tuple(self.games[0].state_shape())
+            self.lengths = np.zeros(N_ENVS, np.int64)
+            self.totals = np.zeros(N_ENVS)
+            self.actions = np.zeros(N_ENVS, np.int64)
+            self.pictures = np.zeros((N_ENVS, *shape), np.bool_)
+            super().__init__(
+                N_ENVS,
+                gym.spaces.Box(0.0, 1.0, shape, np.bool_),  # type: ignore[arg-type]
+                gym.spaces.Discrete(len(self.meanings)),
+            )
+            for k, one in enumerate(self.games):
+                one.seed(seed + k)
+
+        def reset(self) -> Any:
+            for k, one in enumerate(self.games):
+                one.reset()
+                self.pictures[k] = one.state()
+            self.lengths[:], self.totals[:] = 0, 0.0
+            return self.pictures.copy()
+
+        def step_async(self, actions: Any) -> None:
+            self.actions = actions
+
+        def step_wait(self) -> Any:
+            rewards = np.zeros(N_ENVS, np.float32)
+            ended = np.zeros(N_ENVS, np.bool_)
+            infos: list[dict[str, Any]] = [{} for _ in range(N_ENVS)]
+            self.lengths += 1
+            for k, one in enumerate(self.games):
+                rewards[k], over = one.act(self.meanings[self.actions[k]])
+                self.totals[k] += rewards[k]
+                cut = not over and self.lengths[k] >= MAX_STEPS
+                if over or cut:
+                    infos[k] = {
+                        "terminal_observation": one.state(),
+                        "TimeLimit.truncated": cut,
+                        "episode": {"r": self.totals[k], "l": int(self.lengths[k])},
+                    }
+                    ended[k] = True
+                    self.lengths[k], self.totals[k] = 0, 0.0
+                    one.reset()
+                self.pictures[k] = one.state()
+            return self.pictures.copy(), rewards, ended, infos
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+        def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+            return [None] * self.num_envs
+
+        def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+            """A game has no attributes that are set."""
+
+        def env_method(self, method_name: str, *args: Any, **kwargs: Any) -> list[Any]:
+            return [None] * self.num_envs
+
+        def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+            return [False] * self.num_envs
+
+    return Games()
 
 
 def _new(game: str, seed: int) -> PPO:
@@ -221,10 +370,10 @@ def _new(game: str, seed: int) -> PPO:
         n_steps=64,
         batch_size=512,
         n_epochs=3,
-        learning_rate=1e-3,
+        learning_rate=LEARNING_RATE,
         gamma=0.99,
         gae_lambda=0.95,
-        ent_coef=0.01,
+        ent_coef=0.03,
         clip_range=0.2,
         seed=seed,
         device="cpu",
@@ -265,11 +414,7 @@ def _export(model: PPO, path: Path, game: str) -> None:
 
     layers = model.policy.features_extractor.layers
     tensors = {}
-    for name, module in (
-        ("conv", layers[0]),
-        ("hidden", layers[3]),
-        ("output", model.policy.action_net),
-    ):
+    for name, module in zip(LAYERS, (layers[0], layers[3], model.policy.action_net), strict=True):
         tensors[f"{name}.weight"] = module.weight.detach().numpy().copy()
         tensors[f"{name}.bias"] = module.bias.detach().numpy().copy()
     temporary = path.with_suffix(".part")
@@ -283,10 +428,12 @@ def main() -> None:
     parser.add_argument("--game", required=True, choices=GAMES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=5_000_000)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="of training at most")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    limit = 60.0 * options.minutes
     try:
-        train(options.game, options.seed, options.out, options.steps)
+        train(options.game, options.seed, options.out, options.steps, seconds=limit)
     except EventsimError as error:
         sys.exit(f"error: {error}")
 

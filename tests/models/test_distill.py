@@ -179,6 +179,18 @@ def test_a_cut_takes_what_is_least_worth_its_cost_and_keeps_the_ends() -> None:
     )
 
 
+def test_a_unit_that_never_wakes_is_cut_first() -> None:
+    student = random_student(3, (8,))
+    student.masks = [np.ones_like(m) for m in student.masks]
+    student.biases[0][:4] = -1e3
+    _, demonstrations = shown(teacher())
+    dead = student.masks[0][:4].sum() + student.masks[1][:, :4].sum()
+    smaller = cut(student, demonstrations, dead / student.n_synapses)
+    # The others keep all that they hear and say.
+    assert [m.shape for m in smaller.masks] == [(4, 4), (3, 4)]
+    assert all(m.all() for m in smaller.masks)
+
+
 @given(st.integers(0, 200), st.sampled_from([(), (5,), (7, 6)]), st.sampled_from(["relu", "tanh"]))
 @settings(max_examples=20)
 def test_a_policy_comes_back_from_its_student(seed: int, hidden: tuple[int, ...], f: str) -> None:

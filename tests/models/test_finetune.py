@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import eventsim
-from eventsim.errors import InputError, SimulationError, UnsupportedError
+from eventsim.errors import FileFormatError, InputError, SimulationError, UnsupportedError
 from eventsim.models.decoders import Argmax, SquashBox
 from eventsim.models.encoders import BoxSpec, Encoder
 from eventsim.models.finetune import (
@@ -213,6 +213,117 @@ def test_q_networks() -> None:
     )
     assert any((a != b).any() for a, b in zip(weights(before), weights(seen[-1]), strict=True))
     assert same_zeros(before, seen[-1])
+
+
+# A critic taken over.
+
+
+def sb3_agent(kind: str, folder: Path) -> tuple[Any, Path]:
+    sb3 = pytest.importorskip("stable_baselines3", reason="training needs the extra 'train'")
+    if kind == "TQC":
+        sb3 = pytest.importorskip("sb3_contrib", reason="training needs the extra 'train'")
+    arguments: dict[str, Any] = {"policy_kwargs": {"net_arch": [6, 5]}, "gamma": 0.97}
+    if kind in ("SAC", "TQC"):
+        arguments["ent_coef"] = "auto_0.25"
+    agent = getattr(sb3, kind)("MlpPolicy", "Pendulum-v1", buffer_size=10, seed=3, **arguments)
+    path = folder / f"{kind}.zip"
+    agent.save(path)
+    return agent, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["SAC", "TQC", "TD3", "DDPG"])
+def test_a_critic_taken_over_says_what_it_said(
+    kind: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
+    from eventsim.models.finetune_sb3 import see_inputs, take_critic
+    from eventsim.models.importers.sb3_critic import read_critic
+
+    agent, path = sb3_agent(kind, tmp_path)
+    critic = read_critic(path)
+    assert critic.n_inputs == 4
+    assert critic.hidden == [6, 5]
+    assert critic.gamma == 0.97
+    assert critic.entropy == (pytest.approx(0.25) if kind in ("SAC", "TQC") else None)
+    observation = torch.from_numpy(rng.normal(size=(7, 3)).astype(np.float32))
+    action = torch.from_numpy(rng.uniform(-1.0, 1.0, (7, 1)).astype(np.float32))
+    with torch.no_grad():
+        if kind == "TQC":
+            said = agent.critic(observation, action).mean(dim=2).T
+        else:
+            said = torch.stack(agent.critic(observation, action))[:, :, 0]
+    # The new critic sees what two hidden neurons hold back, too.
+    own = torch.nn.Module()
+    own.q_networks = [
+        torch.nn.Sequential(
+            torch.nn.Linear(6, 6),
+            torch.nn.ReLU(),
+            torch.nn.Linear(6, 5),
+            torch.nn.ReLU(),
+            torch.nn.Linear(5, 1),
+        )
+        for _ in critic.networks
+    ]
+    see_inputs(own, 3, 1)
+    take_critic(own, critic)
+    held = torch.from_numpy(rng.normal(size=(7, 2)).astype(np.float32))
+    with torch.no_grad():
+        x = torch.cat([observation, held, action], dim=1)
+        found = torch.stack([network(x)[:, 0] for network in own.q_networks])
+    torch.testing.assert_close(found, said, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["SAC", "TD3"])
+def test_with_a_critic_the_actor_does_not_wait(
+    algorithm: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    _, path = sb3_agent(algorithm, tmp_path)
+    before = pendulum(rng)
+    seen: list[Policy] = []
+    settings = Settings(
+        steps=90,
+        looks=3,
+        look_episodes=1,
+        warmup=0.9,
+        learning_rate=1e-2,
+        critic=path,
+        arguments={"learning_starts": 10, "batch_size": 16},
+    )
+    after = finetune(
+        before,
+        settings=settings,
+        algorithm=algorithm,
+        on_look=lambda _, policy: seen.append(policy),
+    )
+    single = [w.astype(np.float32) for w in weights(before)]
+    assert any((a != b).any() for a, b in zip(single, weights(seen[1]), strict=True))
+    assert after.metadata["finetune"]["critic"] == path.name
+
+
+@pytest.mark.slow
+def test_a_critic_that_does_not_fit(tmp_path: Path, rng: np.random.Generator) -> None:
+    _, path = sb3_agent("SAC", tmp_path)
+    with pytest.raises(InputError, match=r"critic.*PPO has no critic"):
+        finetune(pole(), settings=Settings(critic=path))
+    network = chain(rng, (3, 6, 2), 0.0, "relu")
+    wide = Policy(
+        Encoder(BoxSpec((3,))),
+        network,
+        SquashBox(-2.0, 2.0, (2,)),
+        {"env_id": "Pendulum-v1", "algorithm": "SAC"},
+    )
+    from eventsim.models.finetune import _critic
+
+    with pytest.raises(InputError, match=r"SAC\.zip.*takes 4 numbers.*has 5"):
+        _critic(path, "SAC", wide)
+    with pytest.raises(FileFormatError, match=r"does not exist"):
+        _critic(tmp_path / "gone.zip", "SAC", pendulum(rng))
+    sb3 = pytest.importorskip("stable_baselines3", reason="training needs the extra 'train'")
+    sb3.PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8).save(tmp_path / "ppo.zip")
+    with pytest.raises(UnsupportedError, match=r"of PPO.*critics come from SAC"):
+        _critic(tmp_path / "ppo.zip", "SAC", pendulum(rng))
 
 
 # Bad input.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,24 @@ def test_it_goes_on_where_it_was_stopped_with_the_same_result(tmp_path: Path) ->
     refined = [c for c in events if c.name.startswith("refined")]
     assert min(c.macs for c in refined) < max(c.macs for c in events if c not in refined)
     assert events[0].policy.dense_macs == cartpole_policy().dense_macs
+
+
+def test_where_no_student_holds_the_teacher_itself_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eventsim.models import families
+
+    monkeypatch.setattr(families, "SHAPES", ((),))
+    effort = replace(SMALL, slack=-1e-9, rounds=2, own_iterations=20)
+    one = search(tmp_path, settings=effort)
+    names = list(one.stages())
+    assert names[1:] == ["dense 4-2", "own", "events own round 0", "events own round 1"]
+    found = {c.name: c for c in one.candidates}
+    assert found["own"].macs == found["own"].dense_macs == one.teacher.dense_macs
+    np.testing.assert_array_equal(found["own"].returns, one.teacher_returns)
+    assert found["events own round 1"].policy.network.n_synapses < one.teacher.network.n_synapses
+    again = search(tmp_path, settings=effort)
+    assert list(again.stages()) == names
 
 
 def test_the_budget_ends_it_without_an_error(tmp_path: Path) -> None:

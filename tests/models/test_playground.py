@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eventsim.models import playground
+from eventsim.models import arena, optimize, playground
 from eventsim.models.arena import Arena
 from eventsim.models.optimize import Search, Settings
 from eventsim.models.playground import Playground
-from eventsim.models.rollout import RandomActor, episode, make_env
+from eventsim.models.rollout import RandomActor, episode, make_env, make_for
 from tests.fake_search import ENV, teacher
 from tests.tiny import cartpole_policy
 
@@ -23,11 +23,12 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the environments made in playgrounds."""
     names: list[str] = []
 
-    def counted(name: str, **arguments: Any) -> Any:
+    def counted(policy: Any, name: str, **arguments: Any) -> Any:
         names.append(name)
-        return make_env(name, **arguments)
+        return make_for(policy, name, **arguments)
 
-    monkeypatch.setattr(playground, "make_env", counted)
+    for module in (arena, optimize):
+        monkeypatch.setattr(module, "make_for", counted)
     return names
 
 
@@ -35,9 +36,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_environments_that_remember_are_made_anew(
     name: str, expected: int, made: list[str]
 ) -> None:
-    with Arena(replace(teacher(), metadata={}), name) as arena:
+    with Arena(replace(teacher(), metadata={}), name) as ground:
         for seed in range(3):
-            arena.taught(seed)
+            ground.taught(seed)
     assert len(made) == expected
 
 
@@ -51,12 +52,15 @@ def test_environments_that_remember_are_made_anew(
         ("LunarLander-v3", "Box2D", 4),
     ],
 )
-def test_returns_are_those_of_environments_made_anew(
-    name: str, module: str, expected: int, made: list[str]
-) -> None:
+def test_returns_are_those_of_environments_made_anew(name: str, module: str, expected: int) -> None:
     pytest.importorskip(module)
-    anew, reused = [], []
-    ground = Playground(name)
+    anew, reused, made = [], [], []
+
+    def make() -> Any:
+        made.append(name)
+        return make_env(name)
+
+    ground = Playground(make)
     for seed in (3, 1, 3, 2):
         with make_env(name) as env:
             actor = RandomActor(env.action_space)

@@ -1,0 +1,197 @@
+"""Distillation into students of pictures: `eventsim.models.distill` with convolutions in it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from eventsim.models.distill import Module, Training, fit, long_enough, scale_of, torch_module
+from eventsim.models.films import joined
+from eventsim.models.picture_student import PictureStudent, fan_out
+from eventsim.models.student import Demonstrations, Float
+
+#: Windows and steps by which a student is watched.
+_WATCHED_WINDOWS, _WATCHED_STEPS = 16, 64
+
+
+def train_pictures(
+    student: PictureStudent, demonstrations: Demonstrations, training: Training, seed: int
+) -> tuple[PictureStudent, dict[str, float]]:
+    """Train a student for one round, as `eventsim.models.distill.train` does."""
+    module = PictureModule(student, scale_of(student.head, demonstrations))
+    return fit(module, partial(PictureWindows, student, demonstrations), training, seed)
+
+
+class PictureWindows:
+    """Draws windows of consecutive pictures, scaled.
+
+    Parameters
+    ----------
+    student : PictureStudent
+    demonstrations : Demonstrations
+        Of films.
+    steps : int
+    rng : numpy.random.Generator
+    """
+
+    def __init__(
+        self,
+        student: PictureStudent,
+        demonstrations: Demonstrations,
+        steps: int,
+        rng: np.random.Generator,
+    ) -> None:
+        torch = torch_module()
+        self._rng, self._scale = rng, student.scale
+        films = demonstrations.inputs
+        self._steps, long = long_enough([len(film) for film in films], steps)
+        frames, self._stack, firsts = joined([films[k] for k in long])
+        self._frames = torch.from_numpy(frames)
+        self._y = torch.from_numpy(np.concatenate([demonstrations.targets[k] for k in long]))
+        places = [np.arange(len(films[k]) - self._steps + 1) for k in long]
+        steps_before = np.cumsum([0, *(len(films[k]) for k in long)])[:-1]
+        #: First step of each window, and its first frame.
+        self._starts = np.stack(
+            [
+                np.concatenate([p + first for p, first in zip(places, offsets, strict=True)])
+                for offsets in (steps_before, firsts)
+            ]
+        )
+
+    def draw(self, n: int) -> tuple[Any, Any, None]:
+        """Pictures (n, steps, values) in torch's order, and targets (n, steps, size)."""
+        torch = torch_module()
+        chosen = self._starts[:, self._rng.integers(self._starts.shape[1], size=n)]
+        ahead = np.arange(self._steps)
+        steps = torch.from_numpy(chosen[0][:, np.newaxis] + ahead)
+        frames = (chosen[1][:, np.newaxis] + ahead)[..., np.newaxis] + np.arange(self._stack)
+        x = self._frames[torch.from_numpy(frames)].reshape(n, self._steps, -1)
+        return x.to(torch.float32) * self._scale, self._y[steps], None
+
+
+class PictureModule(Module[PictureStudent]):
+    """The parameters of a student of pictures as torch tensors."""
+
+    def __init__(self, student: PictureStudent, scale: float) -> None:
+        self._maps = student.maps
+        self._kernels = student.kernels
+        super().__init__(student, scale)
+        self._watching: list[Watched] | None = None
+
+    def fan_out(self, k: int) -> Any:
+        """Surviving synapses of each neuron before layer `k`, borders exactly."""
+        counted = fan_out(self._template, k).astype(np.float32)
+        return self._torch.from_numpy(counted)
+
+    def each(self, k: int, values: Any) -> Any:
+        """Values a channel, for each position of its map."""
+        if k >= len(self._maps):
+            return values
+        _, height, width = self._maps[k]
+        return values.repeat_interleave(height * width)
+
+    def sums(self, k: int, a: Any, weight: Any) -> Any:
+        """Pre-activations of layer `k`, its maps in one row."""
+        if k >= len(self._kernels):
+            return super().sums(k, a, weight)
+        n, steps = a.shape[:2]
+        kernel = self._kernels[k]
+        u = self._torch.nn.functional.conv2d(
+            a.reshape(n * steps, *self._maps[k]),
+            weight,
+            self.biases[k],
+            kernel.stride,
+            kernel.padding,
+        )
+        return u.reshape(n, steps, -1)
+
+    def watch(self, k: int, values: Any, rates: Any) -> None:
+        """Add up what the layer before `k` does."""
+        if self._watching is not None:
+            one = self._watching[k]
+            wide = values.double().reshape(-1, values.shape[-1])
+            one.n += len(wide)
+            one.sums = one.sums + wide.sum(dim=0).numpy()
+            one.squares = one.squares + wide.square().sum(dim=0).numpy()
+            one.rates.append(rates.numpy())
+
+    def watched(self, windows: PictureWindows, batches: int) -> list[Watched]:
+        """See what every layer transmits over some windows."""
+        self._watching = [Watched() for _ in self.weights]
+        with self._torch.no_grad():
+            for _ in range(batches):
+                self.forward(windows.draw(_WATCHED_WINDOWS)[0], Training())
+        found, self._watching = self._watching, None
+        return found
+
+
+@dataclass
+class Watched:
+    """Activations of the neurons before a layer, dense where their thresholds are 0.
+
+    Attributes
+    ----------
+    n : int
+        Steps.
+    sums, squares : float64 array
+        Of the activations.
+    rates : list of float32 array
+        Events a step, by batch.
+    """
+
+    n: int
+    sums: Any
+    squares: Any
+    rates: list[Any]
+
+    def __init__(self) -> None:
+        self.n, self.sums, self.squares, self.rates = 0, 0.0, 0.0, []
+
+    @property
+    def mean(self) -> Float:
+        """Mean activation of each neuron, in torch's order."""
+        return np.asarray(self.sums / max(self.n, 1), np.float64)
+
+    @property
+    def variance(self) -> Float:
+        """Variance of each neuron's activation."""
+        spread = self.squares / max(self.n, 1) - np.square(self.mean)
+        return np.asarray(np.maximum(spread, 0.0), np.float64)
+
+    @property
+    def rate(self) -> Float:
+        """Events a step of each neuron."""
+        return np.asarray(np.mean(self.rates, axis=0), np.float64)
+
+
+def watch(
+    student: PictureStudent, demonstrations: Demonstrations, seed: int = 0, steps: int = 8192
+) -> list[Watched]:
+    """See what picture and layers of a student do on demonstrations, by events.
+
+    Parameters
+    ----------
+    student : PictureStudent
+    demonstrations : Demonstrations
+        Of films.
+    seed : int
+        Of the windows that are looked at.
+    steps : int
+        About so many are looked at.
+
+    Returns
+    -------
+    list of Watched
+        One a layer, of what it receives.
+    """
+    module = PictureModule(student, 1.0)
+    rng = np.random.default_rng(seed)
+    windows = PictureWindows(student, demonstrations, _WATCHED_STEPS, rng)
+    return module.watched(windows, math.ceil(steps / (_WATCHED_WINDOWS * _WATCHED_STEPS)))
+
+
+__all__ = ["PictureModule", "PictureWindows", "Watched", "train_pictures", "watch"]

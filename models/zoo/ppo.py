@@ -1,0 +1,223 @@
+"""Proximal policy optimisation of a NatureCNN, for one core of a CPU.
+
+The clipped objective of Schulman et al. 2017 (arXiv 1707.06347) with generalised advantages
+(arXiv 1506.02438), few epochs a batch, forward and backward passes in bfloat16 where asked for;
+weights, heads, losses and the optimiser are float32. Pictures stay bytes, which bfloat16 holds
+exactly: the factor 1 / 255 goes into the first layer's weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Float = NDArray[np.float32]
+
+_BYTE = 1.0 / 255.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training can vary; the defaults are those that learn most in a CPU hour."""
+
+    n_envs: int = 32
+    horizon: int = 64
+    epochs: int = 2
+    minibatch: int = 256
+    learning_rate: float = 5e-4
+    gamma: float = 0.99
+    trace: float = 0.95
+    clip: float = 0.1
+    entropy: float = 0.01
+    value: float = 0.5
+    max_norm: float = 0.5
+    bfloat16: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Steps of all environments, T of N.
+
+    Attributes
+    ----------
+    observations : uint8 array of shape (T, N, 4, 84, 84)
+    actions : int64 array of shape (T, N)
+    rewards, values, log_probabilities : float32 arrays of shape (T, N)
+    ends : bool array of shape (T, N)
+        Whether what follows the step belongs to another life or episode.
+    last_values : float32 array of shape (N,)
+        Of the observations behind the last step.
+    """
+
+    observations: NDArray[np.uint8]
+    actions: NDArray[np.int64]
+    rewards: Float
+    values: Float
+    log_probabilities: Float
+    ends: NDArray[np.bool_]
+    last_values: Float
+
+
+def advantages(batch: Batch, gamma: float, trace: float) -> Float:
+    """Generalised advantage estimates, shape (T, N)."""
+    result = np.zeros_like(batch.values)
+    following, running = batch.last_values, np.zeros_like(batch.last_values)
+    for t in reversed(range(len(result))):
+        goes_on = 1.0 - batch.ends[t].astype(np.float32)
+        delta = batch.rewards[t] + gamma * goes_on * following - batch.values[t]
+        running = delta + gamma * trace * goes_on * running
+        result[t], following = running, batch.values[t]
+    return result
+
+
+class Learner:
+    """A NatureCNN with a head for the actions and one for the value, and what trains them.
+
+    Parameters
+    ----------
+    n_actions : int
+    seed : int
+        Of the weights, the draws of actions and the order of minibatches.
+    settings : Settings
+    """
+
+    def __init__(self, n_actions: int, seed: int, settings: Settings) -> None:
+        import torch
+        from torch import nn
+
+        self.settings = settings
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.trunk = nn.Sequential(
+                *(nn.Conv2d(4, 32, 8, 4), nn.ReLU()),
+                *(nn.Conv2d(32, 64, 4, 2), nn.ReLU()),
+                *(nn.Conv2d(64, 64, 3), nn.ReLU()),
+                *(nn.Flatten(), nn.Linear(3136, 512), nn.ReLU()),
+            )
+            self.actor, self.critic = nn.Linear(512, n_actions), nn.Linear(512, 1)
+            for layer in (*self.trunk, self.actor, self.critic):
+                if hasattr(layer, "weight"):
+                    gain = {self.actor: 0.01, self.critic: 1.0}.get(layer, 2.0**0.5)
+                    nn.init.orthogonal_(layer.weight, gain)
+                    nn.init.zeros_(layer.bias)
+        self._parameters = [
+            p for part in (self.trunk, self.actor, self.critic) for p in part.parameters()
+        ]
+        self._optimizer = torch.optim.Adam(
+            self._parameters, settings.learning_rate, eps=1e-5, fused=True
+        )
+        self._generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def module(self) -> Any:
+        """What acts, as a ``torch.nn.Sequential`` of pictures that are divided by 255."""
+        from torch import nn
+
+        return nn.Sequential(*self.trunk, self.actor)
+
+    def act(self, observations: NDArray[np.uint8]) -> tuple[Array, Float, Float]:
+        """Draw actions for B observations.
+
+        Returns
+        -------
+        actions, their log probabilities, values of the observations; each of shape (B,)
+        """
+        import torch
+
+        with torch.inference_mode():
+            logits, values = self._forward(torch.from_numpy(observations))
+            log_p = torch.log_softmax(logits, 1)
+            actions = torch.multinomial(log_p.exp(), 1, generator=self._generator)
+            chosen = log_p.gather(1, actions)[:, 0]
+        return actions[:, 0].numpy(), chosen.numpy(), values.numpy()
+
+    def values(self, observations: NDArray[np.uint8]) -> Float:
+        """Values of B observations."""
+        import torch
+
+        with torch.inference_mode():
+            values: Float = self._forward(torch.from_numpy(observations))[1].numpy()
+        return values
+
+    def update(self, batch: Batch, learning_rate: float) -> dict[str, float]:
+        """Learn from a batch; returns means of the losses and of the entropy."""
+        import torch
+
+        s = self.settings
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        gains = advantages(batch, s.gamma, s.trace)
+        flat = [
+            torch.from_numpy(np.ascontiguousarray(x).reshape(batch.actions.size, *x.shape[2:]))
+            for x in (
+                batch.observations,
+                batch.actions,
+                batch.log_probabilities,
+                gains,
+                gains + batch.values,
+            )
+        ]
+        sums = np.zeros(3)
+        n_parts = 0
+        for _ in range(s.epochs):
+            order = torch.randperm(batch.actions.size, generator=self._generator)
+            for part in order.split(s.minibatch):
+                pictures, actions, before, gain, target = (x[part] for x in flat)
+                logits, values = self._forward(pictures)
+                log_p = torch.log_softmax(logits, 1)
+                ratio = (log_p.gather(1, actions[:, None])[:, 0] - before).exp()
+                gain = (gain - gain.mean()) / (gain.std() + 1e-8)
+                clipped = ratio.clamp(1.0 - s.clip, 1.0 + s.clip)
+                policy_loss = -torch.minimum(gain * ratio, gain * clipped).mean()
+                value_loss = (values - target).square().mean()
+                entropy = -(log_p.exp() * log_p).sum(1).mean()
+                self._optimizer.zero_grad()
+                (policy_loss + s.value * value_loss - s.entropy * entropy).backward()
+                torch.nn.utils.clip_grad_norm_(self._parameters, s.max_norm)
+                self._optimizer.step()
+                sums += [float(x.detach()) for x in (policy_loss, value_loss, entropy)]
+                n_parts += 1
+        names = ("policy_loss", "value_loss", "entropy")
+        return dict(zip(names, (sums / n_parts).tolist(), strict=True))
+
+    def state(self) -> dict[str, Any]:
+        """Tensors from which `load` goes on: weights, the optimiser's moments, the generator."""
+        state = {"generator": self._generator.get_state()}
+        for i, p in enumerate(self._parameters):
+            state[f"weight/{i}"] = p.detach().clone()
+            for name, value in self._optimizer.state.get(p, {}).items():
+                state[f"{name}/{i}"] = value.clone()
+        return state
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` gave; KeyError or RuntimeError if it is of another network."""
+        import torch
+
+        self._generator.set_state(state["generator"])
+        for i, p in enumerate(self._parameters):
+            with torch.no_grad():
+                p.copy_(state[f"weight/{i}"])
+            moments = {
+                name: state[f"{name}/{i}"].clone()
+                for name in ("step", "exp_avg", "exp_avg_sq")
+                if f"{name}/{i}" in state
+            }
+            if moments:
+                self._optimizer.state[p] = moments
+
+    def _forward(self, pictures: Any) -> tuple[Any, Any]:
+        """Logits of shape (B, n_actions) and values of shape (B,), float32."""
+        import torch
+
+        half = self.settings.bfloat16
+        first = self.trunk[0]
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            x = pictures.to(torch.bfloat16 if half else torch.float32)
+            x = torch.nn.functional.conv2d(x, first.weight * _BYTE, first.bias, first.stride)
+            features = self.trunk[1:](x).float()
+        return self.actor(features), self.critic(features)[:, 0]

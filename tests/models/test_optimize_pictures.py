@@ -1,0 +1,335 @@
+"""The search and the whole command on pictures: MinAtar, and a small game of stacked frames."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import eventsim
+from eventsim.errors import UnsupportedError
+from eventsim.models.compaction import unrolled
+from eventsim.models.decoders import Argmax
+from eventsim.models.encoders import BoxSpec, Encoder
+from eventsim.models.families import PictureFamily, VectorFamily, family_of, settings_for
+from eventsim.models.films import Film
+from eventsim.models.optimize import Search, Settings
+from eventsim.models.picture_student import PictureShape
+from eventsim.models.pixels import Pixels
+from eventsim.models.policy import Policy
+from eventsim.models.quantization import check_size, quantize, size_bytes
+from eventsim.models.refine import changes_of
+from eventsim.models.wrappers import atari
+from eventsim.optimize_run import optimize
+from eventsim.optimize_state import Settings as RunSettings
+from eventsim.simulator import Simulator
+from eventsim.stack import Stack
+from tests.tiny import cartpole_policy
+
+SIDE, STACK = 8, 2
+ENV = "Catch-v0"
+EFFORT: dict[str, Any] = {
+    "recorded_steps": 700,
+    "visits": 1,
+    "visited_steps": 300,
+    "dense_iterations": 250,
+    "event_iterations": 25,
+    "starts": 1,
+    "screened": 4,
+    "wider": (0,),
+    "rounds": 2,
+    "slack": 0.5,
+    "refine_checks": 4,
+    "windows": 8,
+    "window_steps": 8,
+}
+
+
+class Catch(gym.Env[Any, Any]):
+    """A stone falls, and the player at the bottom goes below it; six stones an episode."""
+
+    observation_space = gym.spaces.Box(0, 255, (SIDE, SIDE), np.uint8)
+    action_space = gym.spaces.Discrete(3)
+    metadata = {"render_modes": []}  # noqa: RUF012
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._player, self._stones = SIDE // 2, 6
+        self._drop()
+        return self._picture(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._player = int(np.clip(self._player + int(action) - 1, 0, SIDE - 1))
+        self._y += 1
+        reward = 0.0
+        if self._y == SIDE - 1:
+            reward = float(abs(self._x - self._player) <= 1)
+            self._stones -= 1
+            self._drop()
+        return self._picture(), reward, self._stones == 0, False, {}
+
+    def _drop(self) -> None:
+        self._y, self._x = 0, int(self.np_random.integers(SIDE))
+
+    def _picture(self) -> np.ndarray:
+        picture = np.zeros((SIDE, SIDE), np.uint8)
+        picture[self._y, self._x] = 255
+        picture[-1, self._player] = 128
+        return picture
+
+
+def catcher() -> Policy:
+    """Catches every stone: a convolution finds stone and player, a linear layer compares."""
+    if ENV not in gym.registry:
+        gym.register(ENV, Catch)
+    # Channel 0 sees the stones (above half light), channel 1 the players, of the newest frame.
+    kernel = np.zeros((2, STACK, 1, 1))
+    kernel[0, 1], kernel[1, 1] = 2.0, 2.0
+    x = np.arange(SIDE) - SIDE / 2
+    stone = np.tile(x, (SIDE, 1))
+    stone[-1] = 0.0
+    player = np.zeros((SIDE, SIDE))
+    player[-1] = x
+    # Of light 255 the stone gives 1, of light 128 the player about 1.
+    gap = np.concatenate([stone.ravel(), -player.ravel()])
+    stack = Stack((STACK, SIDE, SIDE), scale=1 / 255)
+    stack.convolution(kernel, np.array([-1.0, 0.0])).activation("relu")
+    # The player's row is the last one, where the stone is never seen.
+    stack.flatten().linear(np.stack([-gap, np.zeros_like(gap), gap]), np.array([-0.5, 0.0, -0.5]))
+    return Policy(
+        Encoder(BoxSpec((STACK, SIDE, SIDE), "uint8"), pixels=Pixels()),
+        stack.network(),
+        Argmax(3),
+        {
+            "env_id": ENV,
+            "env_wrappers": [{"name": "FrameStackObservation", "arguments": {"stack_size": STACK}}],
+        },
+    )
+
+
+def searched(folder: Path, **options: Any) -> Search:
+    pytest.importorskip("torch", reason="needs the extra 'train'")
+    arguments: dict[str, Any] = {"settings": settings_for(catcher(), **EFFORT), **options}
+    return Search(catcher(), ENV, workdir=folder, **arguments)
+
+
+def test_the_network_says_which_students_there_are() -> None:
+    pytest.importorskip("torch", reason="needs the extra 'train'")
+    assert isinstance(family_of(cartpole_policy()), VectorFamily)
+    assert settings_for(cartpole_policy()) == Settings()
+    family = family_of(catcher())
+    assert isinstance(family, PictureFamily)
+    macs = [family.macs(shape) for shape in family.shapes]
+    assert macs == sorted(macs)
+    assert family.shapes[-1] == PictureShape((2,), ()) or PictureShape((2,), ()) in family.shapes
+    assert PictureShape() in family.shapes
+    assert family.words(PictureShape((2,), (5,))) == "128-2c1-5-3"
+    assert family.words(PictureShape((), (16,))) == "128-16-3"
+
+
+def test_what_no_student_is_like_is_refused() -> None:
+    pooled = Stack((2, 8, 8)).convolution(np.ones((2, 2, 3, 3))).activation("relu").max_pool(2)
+    policy = catcher()
+    encoder = Encoder(BoxSpec((2, 8, 8), "uint8"), pixels=Pixels())
+    network = pooled.flatten().linear(np.ones((3, 18))).network()
+    with pytest.raises(UnsupportedError, match=r"'conv1->pool1'.*pools.*strides instead"):
+        family_of(Policy(encoder, network, Argmax(3)))
+    grouped = Stack((2, 8, 8)).convolution(np.ones((2, 1, 3, 3)), groups=2).flatten()
+    network = grouped.linear(np.ones((3, 72))).network()
+    with pytest.raises(UnsupportedError, match="has groups"):
+        family_of(Policy(encoder, network, Argmax(3)))
+    flat = Encoder(BoxSpec((128,)))
+    with pytest.raises(UnsupportedError, match="does not give pictures"):
+        family_of(Policy(flat, policy.network, Argmax(3)))
+    with pytest.raises(UnsupportedError, match="pictures of float64"):
+        PictureFamily(policy).packed(np.zeros((3, 128)))
+
+
+def test_episodes_are_packed_and_opened_again() -> None:
+    family = PictureFamily(catcher())
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (6, SIDE, SIDE), dtype=np.uint8)
+    pictures = np.stack([np.moveaxis(frames[t : t + 2], 0, -1) for t in range(5)])
+    film = family.packed(pictures.reshape(5, -1))
+    assert film.frames.size == frames.size
+    again = family.opened(family.stored(film))
+    assert isinstance(again, Film)
+    np.testing.assert_array_equal(again.pictures(), pictures)
+    # The teacher is asked some steps at a time.
+    expected = Simulator(catcher().network).run(film.inputs())
+    got = family.answers(catcher(), [film])[0]
+    np.testing.assert_allclose(got, expected - expected.max(axis=1, keepdims=True), atol=1e-5)
+
+
+def test_unrolled_is_the_same_network() -> None:
+    policy = catcher()
+    network = policy.network.with_thresholds({"input": 3.0, "conv1": 0.2})
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (20, 128)).astype(np.uint8)
+    one, two = Simulator(network), Simulator(unrolled(network))
+    np.testing.assert_array_equal(one.run(x), two.run(x))
+    np.testing.assert_array_equal(one.totals.macs, two.totals.macs)
+    assert unrolled(network).dense_macs() == network.dense_macs()
+    assert unrolled(cartpole_policy().network) is not None
+
+
+def test_pictures_of_truth_values_have_no_thresholds_to_raise() -> None:
+    policy = catcher()
+    bits = replace(policy, encoder=Encoder(BoxSpec((STACK, SIDE, SIDE), "bool"), pixels=Pixels()))
+    for one, expected in ((policy, {"input", "conv1"}), (bits, {"conv1"})):
+        unfolded = one.with_network(unrolled(one.network))
+        found = {c.name for c in changes_of(unfolded) if c.kind == "threshold"}
+        assert found == expected
+
+
+def test_sizes_count_shared_weights_once() -> None:
+    policy = catcher()
+    size = size_bytes(policy)
+    assert size.dense == 4 * (4 + 2 * SIDE * SIDE * 3) + 4 * (2 + 3)
+    assert size.sparse < size.dense
+
+
+def test_small_convolutions_are_quantised_unrolled() -> None:
+    policy = catcher()
+    rng = np.random.default_rng(0)
+    small = quantize(policy, 8, rng.integers(0, 256, (40, 128)).astype(np.float64), input_bits=9)
+    assert small.network.dense_macs() == policy.network.dense_macs()
+    large = Stack((4, 84, 84)).convolution(np.ones((8, 4, 8, 8)), stride=4).flatten()
+    with pytest.raises(UnsupportedError, match=r"'input->output'.*keep their 32 bits"):
+        check_size(large.network())
+
+
+@pytest.mark.slow
+def test_the_search_goes_on_where_it_was_stopped_with_the_same_result(tmp_path: Path) -> None:
+    whole = searched(tmp_path / "whole")
+    names = list(whole.stages())
+    assert whole.teacher_returns.mean() == 6.0
+    assert any(name.startswith("events") for name in names)
+    assert any(name.startswith("refined") for name in names)
+    stopped = searched(tmp_path / "stopped")
+    for _, _ in zip(range(3), stopped.stages(), strict=False):
+        pass
+    again = searched(tmp_path / "stopped")
+    assert list(again.stages()) == names
+    for one, two in zip(again.candidates, whole.candidates, strict=True):
+        np.testing.assert_array_equal(one.returns, two.returns)
+        assert (one.macs, one.dense_macs) == (two.macs, two.dense_macs)
+    small = whole.smallest_dense()
+    assert small is not None
+    assert small.macs == small.dense_macs == small.policy.network.n_synapses
+    assert small.policy.dense_macs == catcher().dense_macs
+    events = [c for c in whole.candidates if c.kind == "events"]
+    assert min(c.macs for c in events) < small.macs
+
+
+@pytest.mark.slow
+def test_a_network_of_many_synapses_is_not_refined(tmp_path: Path) -> None:
+    lines: list[str] = []
+    settings = settings_for(catcher(), **{**EFFORT, "refine_synapses": 1, "rounds": 1})
+    names = list(searched(tmp_path, settings=settings, say=lines.append).stages())
+    assert not any(name.startswith("refined") for name in names)
+    assert any("left out" in line and "too many to try one by one" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_the_whole_optimisation_of_a_game_of_stacked_frames(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the extra 'train'")
+    outcome = optimize(
+        catcher(),
+        out=tmp_path / "catch.safetensors",
+        settings=RunSettings(max_loss=0.3, budget=3000.0),
+        effort={key: value for key, value in EFFORT.items() if key != "slack"},
+    )
+    data = outcome.to_dict()
+    assert data["dense_macs"] == catcher().dense_macs
+    assert data["reduction"] > 1.0
+    product = np.prod(list(data["factors"].values()))
+    assert product == pytest.approx(data["reduction"])
+    saved = json.loads((tmp_path / "catch.optimize.json").read_text(encoding="utf-8"))
+    assert saved == data
+    run = eventsim.run(
+        tmp_path / "catch.safetensors",
+        episodes=2,
+        seed=data["seeds"]["test"][0],
+        progress=False,
+        record_events=False,
+    )
+    assert run.returns.mean() > 3.0
+
+
+@pytest.mark.slow
+def test_minatar_from_an_actor_to_candidates(tmp_path: Path) -> None:
+    pytest.importorskip("minatar", reason="needs the extra 'minatar'")
+    pytest.importorskip("torch", reason="needs the extra 'train'")
+    from eventsim.models.zoo.minatar import policy_from
+    from tests.models.test_zoo_minatar import actor
+
+    actor(tmp_path / "actor.safetensors")
+    teacher = policy_from(tmp_path / "actor.safetensors")
+    effort = {**EFFORT, "dense_iterations": 20, "rounds": 1, "slack": 1e9, "refine_checks": 0}
+    search = Search(
+        teacher,
+        "MinAtar/Breakout-v1",
+        {"max_episode_steps": 200},
+        workdir=tmp_path / "search",
+        settings=settings_for(teacher, **effort),
+    )
+    # Random weights may be no better than random actions; losses mean nothing then.
+    assert "teacher" in list(search.stages())
+    assert {c.kind for c in search.candidates} >= {"dense"}
+    assert all(c.policy.env_id == "MinAtar/Breakout-v1" for c in search.candidates)
+
+
+@pytest.mark.slow
+def test_stacked_frames_of_atari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ale_py", reason="needs the extra 'atari'")
+    pytest.importorskip("torch", reason="needs the extra 'train'")
+    rng = np.random.default_rng(0)
+    stack = Stack((4, 84, 84), scale=1 / 255)
+    for n, depth, size, stride in ((8, 4, 8, 4), (8, 8, 4, 2), (8, 8, 3, 1)):
+        weights = rng.normal(size=(n, depth, size, size)) / (size * np.sqrt(depth / 2))
+        stack.convolution(weights, stride=stride).activation("relu")
+    stack.flatten().linear(rng.normal(size=(32, 392)) / 14.0).activation("relu")
+    network = stack.linear(rng.normal(size=(6, 32))).network()
+    arguments, wrapped = atari()
+    teacher = Policy(
+        Encoder(BoxSpec((4, 84, 84), "uint8"), pixels=Pixels()),
+        network,
+        Argmax(6),
+        {"env_id": "ALE/Pong-v5", "env_kwargs": arguments, "env_wrappers": wrapped},
+    )
+    effort = {
+        **EFFORT,
+        "recorded_steps": 60,
+        "visits": 0,
+        "dense_iterations": 3,
+        "event_iterations": 2,
+        "visited_steps": 40,
+        "slack": 1e9,
+        "screened": 1,
+        "rounds": 2,
+        "windows": 2,
+    }
+    search = Search(
+        teacher,
+        "ALE/Pong-v5",
+        # Frames, of which a step takes four.
+        {**arguments, "max_episode_steps": 240},
+        workdir=tmp_path / "search",
+        settings=settings_for(teacher, **effort),
+    )
+    # In so short episodes nobody scores.
+    monkeypatch.setattr(Search, "loss", lambda self, returns: 0.0)
+    names = list(search.stages())
+    # With an eighth of the channels, cheaper than a linear one on so many pixels.
+    assert names[1] == "dense 28224-1c8-1c4-1c3-2-6"
+    assert "events 28224-1c8-1c4-1c3-2-6 round 1" in names
+    films = search._demonstrations.inputs
+    assert all(film.stack == 4 for film in films)
+    last = search.candidates[-1].policy.network
+    assert (last["input"].parameter("threshold") % 1.0 == 0.0).all()
