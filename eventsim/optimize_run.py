@@ -38,6 +38,8 @@ MOST_CANDIDATES = 12
 _HOPEFUL = 3.0
 #: So many of the cheapest that lost next to nothing are tried beside the front.
 _SAFE = 6
+#: By how much each of them is dearer than the one before, at least.
+_APART = 1.25
 #: Part of the budget that choosing and testing may take before it is called too small.
 _LARGEST_RESERVE = 0.7
 #: What is kept for choosing and testing, where the budget has it, in units of the bare need.
@@ -142,8 +144,9 @@ def optimize(
                 say=say,
                 max_loss=settings.max_loss,
             )
-            for _ in found.stages():
-                state.tick(force=True)
+            with state.search():
+                for _ in found.stages():
+                    state.tick(force=True)
             outcome = one.finish(
                 found, name or str(policy.metadata.get("name") or "policy"), target
             )
@@ -230,7 +233,9 @@ class _Optimization:
         is kept, but not so much that the search starves.
         """
         rounding = 0.0 if self.rounding is None else ROUNDING_SHARE * self.settings.budget
-        return max(self.settings.budget - self._kept() - rounding, 0.0)
+        # What earlier runs chose and tested is spent, and not the search's.
+        besides = self.state.besides()
+        return max(self.settings.budget - self._kept() - rounding - besides, 0.0)
 
     def _kept(self) -> float:
         """Seconds for choosing and testing."""
@@ -494,7 +499,8 @@ def shortlist(entries: Sequence[Entry], limit: float) -> list[Entry]:
     """Return the candidates worth an episode, from cheap to dear.
 
     Those on the front of work against loss, as the search itself measured them, and those that
-    lost next to nothing, since luck on the front must not hide them; if they are many, some evenly
+    lost next to nothing, since luck on the front must not hide them, each of these well dearer than
+    the one before, as steps of one refinement share their fate; if they are many, some evenly
     chosen, for every trial costs confidence. Where none comes near the limit, the front as it is.
     """
     ordered = sorted(entries, key=lambda one: (one.synops, one.loss))
@@ -502,7 +508,11 @@ def shortlist(entries: Sequence[Entry], limit: float) -> list[Entry]:
     for one in ordered:
         if not front or one.loss < front[-1].loss:
             front.append(one)
-    safe = [one for one in ordered if one.loss <= 0.5 * limit][:_SAFE]
+    safe: list[Entry] = []
+    for one in ordered:
+        apart = not safe or one.synops >= _APART * safe[-1].synops
+        if one.loss <= 0.5 * limit and apart and len(safe) < _SAFE:
+            safe.append(one)
     near = [one for one in ordered if one in front or one in safe]
     chosen = [one for one in near if one.loss <= _HOPEFUL * limit] or front
     if len(chosen) > MOST_CANDIDATES:

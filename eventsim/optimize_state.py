@@ -6,7 +6,8 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,8 +143,9 @@ class State:
             "effort": {name: repr(value) for name, value in effort.items()},
         }
         self.pair_seconds = math.nan
-        self._before = 0.0
+        self._before = self._searched = 0.0
         self._began = time.monotonic()
+        self._search_began: float | None = None
         self._written = -math.inf
         self._read()
         self.tick(force=True)
@@ -157,6 +159,24 @@ class State:
         """Seconds spent so far, earlier runs included."""
         return self._before + time.monotonic() - self._began
 
+    @contextmanager
+    def search(self) -> Iterator[None]:
+        """Count what is spent meanwhile as the search's."""
+        self._search_began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._searched = self._search_seconds()
+            self._search_began = None
+
+    def besides(self) -> float:
+        """Seconds spent on other things than the search, earlier runs included."""
+        return self.elapsed() - self._search_seconds()
+
+    def _search_seconds(self) -> float:
+        began = self._search_began
+        return self._searched + (0.0 if began is None else time.monotonic() - began)
+
     def tick(self, force: bool = False) -> None:
         """Write down the seconds, every now and then."""
         now = time.monotonic()
@@ -166,6 +186,7 @@ class State:
         content = {
             "identity": self._identity,
             "seconds": self.elapsed(),
+            "search_seconds": self._search_seconds(),
             "pair_seconds": self.pair_seconds if math.isfinite(self.pair_seconds) else None,
         }
         write_atomically(self._file, lambda path: write_text(path, json.dumps(content) + "\n"))
@@ -176,6 +197,7 @@ class State:
         try:
             content = json.loads(self._file.read_text(encoding="utf-8"))
             identity, seconds = dict(content["identity"]), float(content["seconds"])
+            searched = float(content.get("search_seconds", seconds))
             pair = content["pair_seconds"]
             self.pair_seconds = math.nan if pair is None else float(pair)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -189,7 +211,7 @@ class State:
                 "workdir, or delete it to begin anew",
                 where=f"folder '{self._file.parent}'",
             )
-        self._before = seconds
+        self._before, self._searched = seconds, searched
 
 
 def seeds_of(seed: int) -> dict[str, range]:

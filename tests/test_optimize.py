@@ -238,6 +238,25 @@ optimized(Path({str(tmp_path)!r}))
     assert compared(outcome.to_dict()) == compared(finished[1].to_dict())
 
 
+def test_what_was_chosen_and_tested_before_is_not_the_search_s_to_spend(tmp_path: Path) -> None:
+    budgets = []
+
+    def make(*arguments: Any, **options: Any) -> FakeSearch:
+        budgets.append(options["budget"])
+        return FakeSearch(*arguments, **options)
+
+    for minutes in (0, 2):
+        state = tmp_path / "out.work" / "state.json"
+        if minutes:
+            content = json.loads(state.read_text("utf-8"))
+            # Of two minutes more, half a minute was the search's.
+            content["seconds"] += 120.0
+            content["search_seconds"] += 30.0
+            state.write_text(json.dumps(content), "utf-8")
+        optimize(teacher(), out=tmp_path / "out.safetensors", settings=SETTINGS, search=make)
+    assert budgets[0] - budgets[1] == pytest.approx(90.0, abs=10.0)
+
+
 def test_a_folder_of_another_optimisation_is_not_continued(
     finished: tuple[Path, Outcome, list[str]],
 ) -> None:
@@ -287,6 +306,15 @@ def test_a_promise_that_does_not_hold_is_said(
 
 def entry(macs: float, loss: float) -> Entry:
     return Entry(Found(linear([0.0, 0.0, 1.0, 0.5]), (4, 2), macs, loss), loss)
+
+
+def test_the_shortlist_reaches_beyond_the_steps_of_one_refinement() -> None:
+    many = [entry(20.0 + 0.1 * k, 0.004 - 1e-5 * (k % 2)) for k in range(40)]
+    wider = [entry(40.0, 0.003), entry(90.0, 0.0035)]
+    chosen = shortlist([*many, *wider], 0.01)
+    assert wider[0] in chosen
+    assert wider[1] in chosen
+    assert len(chosen) <= 6
 
 
 def test_the_shortlist_is_near_the_limit_and_short() -> None:
