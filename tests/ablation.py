@@ -51,9 +51,10 @@ def ladder(
     from eventsim.models import optimize
 
     class Changed(optimize.Search):
-        def _train(self, student: Any, one: Any, seed: int) -> Any:
+        def _train(self, student: Any, one: Any, seed: int, kept_steps: int | None = None) -> Any:
             # Dense students are trained alike in all variants.
-            return super()._train(student, replace(one, **training) if one.events else one, seed)
+            changed = replace(one, **training) if one.events else one
+            return super()._train(student, changed, seed, kept_steps)
 
     settings = optimize.Settings(**{"slack": options.max_loss, **options.effort})
     search: SearchLike = Changed(
