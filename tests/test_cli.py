@@ -300,9 +300,10 @@ def test_the_zoo_is_listed(call: Call) -> None:
     code, out, err = call("zoo")
     assert (code, err) == (0, "")
     for name in eventsim.zoo():
-        row = next(line.split() for line in out.splitlines() if line.startswith(name.name))
+        (row,) = (words for words in map(str.split, out.splitlines()) if words[:1] == [name.name])
         assert row[1] == name.env
-        assert row[2] != "–"
+        assert row[2:4] == (["dense", "teacher"] if name.is_teacher else ["event-driven", row[3]])
+        assert row[4 if name.is_teacher else 3] != "–"
 
 
 def test_the_first_run_says_that_it_compiles(
