@@ -136,43 +136,6 @@ def prune_and_refit(
     return result
 
 
-def decision_weights(network: Network, inputs: Recording, *, floor: float = 0.3) -> Float:
-    """How much each recorded step counts where the action is that of the largest output.
-
-    ``1 / (margin / median margin + floor)``, margin the largest output less the second largest:
-    an error matters most where the decision is near. It helps some policies and harms others, so
-    try both.
-
-    Parameters
-    ----------
-    network : Network
-        With at least two outputs.
-    inputs : array of shape (T, n_inputs), or sequence of such arrays
-    floor : float, optional
-        Keeps the nearest decisions from outweighing all others, > 0.
-
-    Returns
-    -------
-    float64 array of shape (T,)
-
-    Raises
-    ------
-    InputError
-        If the inputs do not fit, `floor` is out of range, or there is but one output.
-    """
-    if network.n_outputs < 2:
-        raise InputError("the network has one output, so there is nothing to decide")
-    if not (np.isfinite(floor) and floor > 0.0):
-        raise InputError(f"is {floor}; give a finite number above 0", field="floor")
-    activations = activity(network, inputs).activations
-    outputs = np.concatenate([activations[name] for name in network.outputs], axis=1)
-    largest = np.partition(outputs, -2, axis=1)
-    margin = largest[:, -1] - largest[:, -2]
-    # If most margins are 0, there is no scale to compare with.
-    typical = float(np.median(margin)) or 1.0
-    return np.asarray(1.0 / (margin / typical + floor))
-
-
 def _check(network: Network, teacher: Network) -> None:
     mine = [(p.name, p.size) for p in network.populations]
     theirs = [(p.name, p.size) for p in teacher.populations]

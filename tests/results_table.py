@@ -1,4 +1,4 @@
-"""Make docs/results.md, and the tables inside docs/optimize.md, from the committed measurements.
+"""Make docs/results.md, and tables inside other pages, from the committed measurements.
 
 python -m tests.results_table
 """
@@ -15,6 +15,7 @@ from tests.optimize_table import RESULTS, ROOT, TASKS
 
 PAGE = ROOT / "docs" / "results.md"
 GUIDE = ROOT / "docs" / "optimize.md"
+FIXED = ROOT / "docs" / "quantization.md"
 BENCHMARKS = ROOT / "docs" / "benchmarks"
 
 _HEAD = """# Results
@@ -162,9 +163,38 @@ def generated() -> dict[Path, str]:
     if promise.exists():
         guide = filled(guide, "calibration", calibration(json.loads(promise.read_text("utf-8"))))
     data = json.loads(ablation.read_text("utf-8")) if ablation.exists() else None
+    measured = BENCHMARKS / "rounding.json"
+    fixed = FIXED.read_text("utf-8")
+    if measured.exists():
+        fixed = filled(fixed, "rounding", rounding(json.loads(measured.read_text("utf-8"))["rows"]))
     finetune = BENCHMARKS / "finetune.json"
     tuned = json.loads(finetune.read_text("utf-8")) if finetune.exists() else None
-    return {PAGE: page(results(), data, tuned), GUIDE: guide}
+    return {PAGE: page(results(), data, tuned), GUIDE: guide, FIXED: fixed}
+
+
+def rounding(rows: list[dict[str, Any]]) -> str:
+    """The table of docs/quantization.md: rounding afterwards, and in the loop."""
+    tasks = " ".join(dict.fromkeys(row["task"] for row in rows))
+    head = (
+        "The same candidates and the same choice at a limit of 1 %, with and without it\n"
+        f"(`python -m tests.rounding --tasks {tasks} --out docs/benchmarks/rounding.json`):\n\n"
+    )
+    return head + table(
+        ["task", "bits", "made", "MACs a step", "loss, bound", "holds", "fresh episodes", "bytes"],
+        [
+            [
+                row["task"],
+                str(row["weight_bits"]),
+                row["made"] + (", the teacher is left" if row["unchanged"] else ""),
+                _number(row["macs"] + row["acs"]),
+                _loss(row),
+                "yes" if row["promise_holds"] else "no",
+                str(row["episodes"]),
+                f"{row['bytes']:,}",
+            ]
+            for row in rows
+        ],
+    )
 
 
 def _first_seeds(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -300,9 +300,12 @@ def test_the_zoo_is_listed(call: Call) -> None:
     code, out, err = call("zoo")
     assert (code, err) == (0, "")
     for name in eventsim.zoo():
-        row = next(line.split() for line in out.splitlines() if line.startswith(name.name))
+        (row,) = (words for words in map(str.split, out.splitlines()) if words[:1] == [name.name])
         assert row[1] == name.env
-        assert row[2] != "–"
+        kind = ["teacher"] if name.is_teacher else ["by", "events"]
+        figure = 2 + len(kind)
+        assert row[2:figure] == kind
+        assert row[figure] != "–"
 
 
 def test_the_first_run_says_that_it_compiles(

@@ -12,7 +12,7 @@ import pytest
 from eventsim import optimize_rounding, optimize_run
 from eventsim.models.optimize import Settings as Effort
 from eventsim.models.rounding import WAYS
-from tests import ablation, optimize_table, results_table
+from tests import ablation, optimize_table, results_table, rounding
 from tests.fake_search import FakeSearch, teacher
 
 TASK = "CartPole-v1"
@@ -78,6 +78,23 @@ def test_an_error_is_told_and_leaves_no_result(
     assert optimize_table.main([*fake, "--budget", "0.5s", "--max-loss", "0.001"]) == 1
     assert "error: field 'budget'" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
+
+
+def test_rounding_is_compared_on_the_same_candidates(fake: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the extra 'train'")
+    assert optimize_table.main(fake) == 0
+    out = tmp_path / "rounding.json"
+    common = [*fake[2:6], *fake[8:], "--tasks", TASK, "--bits", "8", "--out", str(out)]
+    assert rounding.main(common) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["made"] for row in rows] == list(rounding.MADE)
+    for row in rows:
+        assert (row["task"], row["weight_bits"], row["unchanged"]) == (TASK, 8, False)
+        assert row["promise_holds"]
+    text = results_table.rounding([rows[0], {**rows[1], "unchanged": True}])
+    assert "`python -m tests.rounding --tasks CartPole-v1 --out " in text
+    assert "| CartPole-v1 | 8 | rounded afterwards | " in text
+    assert "fine-tuned in the loop, the teacher is left" in text
 
 
 def outcome(task: str, seed: int, bits: int, **changed: Any) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""Policies that ship with the package, by name; `eventsim.models.zoo.build` makes them."""
+"""Policies that ship with the package, by name.
+
+An event-driven policy has a short name, such as ``cartpole``; the dense teacher that it was made
+from ships as ``cartpole-dense``. `eventsim.models.zoo.train` trains the teachers.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,41 @@ from eventsim.errors import UnknownNameError
 if TYPE_CHECKING:
     from eventsim.models.policy import Policy
 
+_DENSE = "-dense"
+
 
 def files() -> dict[str, Path]:
     """Return the files of the policies by name, in order of name."""
     folder = Path(__file__).resolve().parent
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    paths = {path.stem: path for path in folder.glob("*.safetensors")}
+    return dict(sorted(paths.items()))
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the policies, in order."""
+    """Return the names of the policies, in order, each before its teacher."""
     return tuple(files())
+
+
+def event_driven() -> tuple[str, ...]:
+    """Return the names of the event-driven policies, in order."""
+    return tuple(name for name in names() if not is_dense(name))
+
+
+def dense_name(name: str) -> str:
+    """Return the name of the teacher of the policy `name`.
+
+    Examples
+    --------
+    >>> from eventsim.models import zoo
+    >>> zoo.dense_name("cartpole")
+    'cartpole-dense'
+    """
+    return name + _DENSE
+
+
+def is_dense(name: str) -> bool:
+    """Whether `name` is that of a dense teacher."""
+    return name.endswith(_DENSE)
 
 
 def path(name: str) -> Path:

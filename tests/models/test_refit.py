@@ -14,7 +14,7 @@ from eventsim import DenseForward, Network
 from eventsim.errors import InputError, NetworkError
 from eventsim.models.activity import activity
 from eventsim.models.pruning import connection_sparsity, prune
-from eventsim.models.refit import decision_weights, prune_and_refit, refit
+from eventsim.models.refit import prune_and_refit, refit
 
 
 def teacher(
@@ -154,17 +154,6 @@ def test_steps_may_count_differently(rng: np.random.Generator) -> None:
     assert even.projections[0].weights.to_dense() == pytest.approx(
         plain.projections[0].weights.to_dense()
     )
-
-
-def test_decision_weights_by_hand() -> None:
-    network = Network.from_arrays([np.eye(3)])
-    x = np.array([[5.0, 4.0, 0.0], [0.0, 2.0, 4.0], [3.0, 0.0, 0.0]])  # margins 1, 2, 3
-    assert decision_weights(network, x, floor=0.5) == pytest.approx([1.0, 1 / 1.5, 0.5])
-    assert decision_weights(network, np.zeros((2, 3)), floor=0.5).tolist() == [2.0, 2.0]
-    with pytest.raises(InputError, match="nothing to decide"):
-        decision_weights(Network.from_arrays([np.eye(1)]), np.ones((2, 1)))
-    with pytest.raises(InputError, match="floor"):
-        decision_weights(network, x, floor=0.0)
 
 
 def test_refuses_what_makes_no_sense(rng: np.random.Generator) -> None:
