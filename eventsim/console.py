@@ -79,6 +79,7 @@ def show_policy(to: Console, policy: Policy, name: str) -> None:
     if len(rows) > 1:
         weights, synapses = sum(r["weights"] for r in rows), network.n_synapses
         total = {key: sum(r[key] for r in rows) for key in ("neurons", "weights", "dense_macs")}
+        tables.hide_foreign_macs(rows)
         share = (weights - synapses) / weights if weights else None
         rows.append({"name": "total", "activation": "", "sparsity": share, "low": None, **total})
     column = tables.Column

@@ -173,12 +173,37 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def hide_foreign_macs(rows: Sequence[dict[str, Any]]) -> bool:
+    """Set the layers' dense MACs to None where they are a teacher's that has other layers.
+
+    Such a network holds their sum only. No dense layer has fewer MACs than weights, so one that
+    seems to has got none of the sum.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Layers with ``weights`` and ``dense_macs``.
+
+    Returns
+    -------
+    bool
+        Whether they are.
+    """
+    foreign = any(row["dense_macs"] < row["weights"] for row in rows)
+    if foreign:
+        for row in rows:
+            row["dense_macs"] = None
+    return foreign
+
+
 def layer_table(data: Data) -> Table:
     """Activity and work per layer and in total."""
     total = data["total"]
     rows = [dict(layer) for layer in data["layers"]]
+    elsewhere = hide_foreign_macs(rows)
     for row in rows:
-        row["reduction"] = _ratio(row["dense_macs"], row["macs"] + row["acs"])
+        dense = row["dense_macs"]
+        row["reduction"] = None if dense is None else _ratio(dense, row["macs"] + row["acs"])
     rows.append(
         {
             "name": "total",
@@ -218,6 +243,8 @@ def layer_table(data: Data) -> Table:
         f"Apart: {number(data['input_comparisons'])} input comparisons and "
         f"{number(data['encoder_ops'])} operations of the encoder.",
     )
+    if elsewhere:
+        notes += ("Dense MACs are the teacher's, whose layers are others.",)
     return Table("Work per step", columns, tuple(rows), last_is_total=True, notes=notes)
 
 

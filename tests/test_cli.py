@@ -368,3 +368,17 @@ def test_bench_times_a_policy_beside_dense_runtimes(policy: Path, call: Call) ->
     assert code == 0
     assert "over eventsim" in out
     assert "numpy" in out
+
+
+def test_layers_of_a_network_that_is_smaller_than_its_teacher_name_no_dense_macs() -> None:
+    from eventsim import tables
+
+    rows = [
+        {"name": "hidden1", "weights": 4, "dense_macs": 4480},
+        {"name": "output", "weights": 2, "dense_macs": 0},
+    ]
+    assert tables.hide_foreign_macs(rows)
+    assert [row["dense_macs"] for row in rows] == [None, None]
+    own = [{"name": "hidden1", "weights": 4, "dense_macs": 4}]
+    assert not tables.hide_foreign_macs(own)
+    assert own[0]["dense_macs"] == 4
