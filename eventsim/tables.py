@@ -234,7 +234,7 @@ def layer_table(data: Data) -> Table:
         Column("activity\nsparsity", "activ.\nspars.", lambda r: percent(r["activity_sparsity"])),
         Column("reduction", "reduc-\ntion", lambda r: factor(r["reduction"])),
     )
-    notes = (
+    notes: tuple[str, ...] = (
         "Reduction: "
         f"{factor(total['reduction_weights_only'])} by pruning alone, "
         f"{factor(total['reduction_at_zero_threshold'])} with unchanged values skipped, "
