@@ -411,8 +411,8 @@ class _Optimization:
             "seconds": round(self.state.elapsed(), 1),
             "seeds": {"optimization": self.settings.seed}
             | {
-                "baseline": _ends(self.seeds["baseline"][:BASELINE_EPISODES]),
-                "random": _ends(self.seeds["random"][:RANDOM_EPISODES]),
+                "baseline": _ends(self.seeds["baseline"][: self.baseline.episodes[0]]),
+                "random": _ends(self.seeds["random"][: self.baseline.episodes[1]]),
                 "validation": _ends(self.seeds["validation"][:MOST_EPISODES]),
                 "test": _ends(played),
             },

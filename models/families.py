@@ -136,9 +136,10 @@ def settings_for(teacher: Policy, **fields: Any) -> Settings:
     TypeError
         If there is no such field.
     """
-    if any(isinstance(q.weights, Local) for q in teacher.network.projections):
-        return Settings(**{**PICTURES, **fields})
-    return Settings(**fields)
+    if not any(isinstance(q.weights, Local) for q in teacher.network.projections):
+        return Settings(**fields)
+    large = teacher.network.n_inputs > _FEW_PIXELS
+    return Settings(**{**PICTURES, **(FRAMES if large else {}), **fields})
 
 
 #: What differs from the defaults of `Settings` where students see pictures, whose steps take
@@ -151,6 +152,19 @@ PICTURES: dict[str, Any] = {
     "cut_share": 0.25,
     "rounds": 20,
     "refine_synapses": 1_500,
+}
+
+#: What differs further where the pictures are frames of a screen: a step takes a hundred times as
+#: long as one of a small environment, and an episode has thousands of them.
+FRAMES: dict[str, Any] = {
+    "recorded_steps": 12_000,
+    "visited_steps": 4_000,
+    "visits": 2,
+    "screened": 4,
+    "dense_iterations": 800,
+    "event_iterations": 300,
+    "windows": 16,
+    "wider": (0, 1),
 }
 
 

@@ -501,6 +501,17 @@ def progress(record: dict[str, Any]) -> str:
     )
 
 
+def settings_of(options: argparse.Namespace) -> Settings | None:
+    """Settings that differ from the defaults; None if none does.
+
+    Who imitates is sure of what to do, and would unlearn it for more entropy.
+    """
+    entropy = 0.001 if options.entropy is None and options.imitate else options.entropy
+    given = {"learning_rate": options.rate, "entropy": entropy}
+    changed = {name: value for name, value in given.items() if value is not None}
+    return Settings(**changed) if changed else None
+
+
 def main() -> None:
     """Train or play one game from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -517,6 +528,11 @@ def main() -> None:
         "game's memory (pong, breakout, freeway)",
     )
     parser.add_argument("--rate", type=float, help="learning rate at first; 5e-4 by default")
+    parser.add_argument(
+        "--entropy",
+        type=float,
+        help="weight of entropy; 0.01 by default, 0.001 if one imitates",
+    )
     parser.add_argument("--episodes", type=int, help="play so many of each kind, and do not train")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -533,7 +549,7 @@ def main() -> None:
                 options.out,
                 options.steps,
                 options.minutes,
-                None if options.rate is None else Settings(learning_rate=options.rate),
+                settings_of(options),
                 say,
                 options.imitate,
             )

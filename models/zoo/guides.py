@@ -8,6 +8,8 @@ where was found by playing, and the constants are those of the frames that the b
 
 from __future__ import annotations
 
+import itertools
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -43,54 +45,137 @@ def _mirrored(place: float, low: float, high: float) -> float:
     return low + min(phase, 2.0 * span - phase)
 
 
-class Pong(Guide):
-    """Meets the ball with an end of the paddle, which throws it back steeply."""
+class _Paddle(Guide):
+    """Moves a paddle on a line to meet a ball.
 
-    NOOP, UP, DOWN = 0, 2, 3
-    #: Bytes of the ball's place and of the right paddle's.
+    The paddle rolls on for a step or two after an action. So the last steps before the ball comes
+    are planned by trying all sequences of actions.
+    """
+
+    #: To stay, to move to larger places, to smaller ones.
+    ACTIONS: ClassVar[tuple[int, int, int]]
+    #: Byte of the paddle's place, the places that it can have, and what it moves in the steps after
+    #: an action.
+    PADDLE: ClassVar[int]
+    PLACES: ClassVar[tuple[float, float]]
+    ROLL: ClassVar[tuple[float, float, float]]
+    #: The ball over the paddle's origin where they meet: at the first place, in the middle, at the
+    #: last.
+    MEETS: ClassVar[tuple[float, float, float]]
+    #: How surely places are met, and steps that are planned.
+    SURE, PLANNED = 1.2, 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = (0, 0)
+        self._offsets = np.arange(-60.0, 80.0, 0.5)
+        first, _, last = self.MEETS
+        self._met = (self._offsets >= first) & (self._offsets <= last)
+
+    def _blurred(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What places are worth that are not met surely."""
+        blur = np.exp(-0.5 * (np.arange(-20.0, 20.5, 0.5) / self.SURE) ** 2)
+        return np.convolve(values, blur / blur.sum(), "same")
+
+    def _see(self, now: NDArray[np.int_], before: NDArray[np.int_]) -> None:
+        """Learn from how the paddle moved what was done: actions may be repeated by chance."""
+        one, two = self._last
+        moved = now[self.PADDLE] - before[self.PADDLE] - self.ROLL[1] * one - self.ROLL[2] * two
+        self._last = int(np.clip(round(moved / self.ROLL[0]), -1, 1)), one
+
+    def _towards(self, aim: float, paddle: float) -> int:
+        """The action towards a place of the paddle."""
+        one, two = self._last
+        way = aim - (paddle + self.ROLL[1] * one + self.ROLL[2] * (one + two))
+        if abs(way) <= 0.5 * sum(self.ROLL):
+            return self.ACTIONS[0]
+        return self.ACTIONS[1] if way > 0.0 else self.ACTIONS[2]
+
+    def _meet(self, end: float, steps: float, paddle: float, worth: NDArray[np.float64]) -> int:
+        """The action for a ball that comes to a place in so many steps.
+
+        `worth` says what the offsets between ball and paddle are worth.
+        """
+        if steps > self.PLANNED:
+            return self._towards(end - self.MEETS[1], paddle)
+        n = max(1, math.ceil(steps - 0.01))
+        tried = np.array(list(itertools.product((0, -1, 1), repeat=n)))
+        one, two = (np.full((len(tried), 1), action) for action in self._last)
+        actions = np.hstack([two, one, tried])
+        places = np.full(len(tried), float(paddle))
+        for k in range(n):
+            part = 1.0 if k < n - 1 else min(max(steps - k, 0.0), 1.0)
+            places = places + part * (actions[:, k : k + 3] @ np.array(self.ROLL[::-1]))
+            places = np.clip(places, *self.PLACES)
+        offsets = end - places
+        # If nothing meets it, at least come near.
+        near = 1e-3 * np.abs(offsets - self.MEETS[1])
+        best = tried[np.argmax(np.interp(offsets, self._offsets, worth) - near), 0]
+        return self.ACTIONS[int(best)]  # -1 is the last of them
+
+
+class Pong(_Paddle):
+    """Meets the ball with that end of the paddle which throws it past the opponent."""
+
+    ACTIONS = (0, 3, 2)
     BALL_X, BALL_Y, PADDLE = 49, 54, 51
-    TOP, BOTTOM, REACH = 44, 207, 188
-    #: The ball over the paddle's origin where it hits the middle, and what is aimed off that.
-    MIDDLE, OFF = 7.0, 3.64
+    TOP, BOTTOM, REACH, HOME = 44, 207, 188, 120.0
+    PLACES, ROLL, MEETS = (38.0, 203.0), (10.0, 10.0, 2.6), (-1.5, 6.75, 14.9)
+    #: From the middle on where the ball is thrown back steeply, and what that is worth beside
+    #: meeting it at all.
+    STEEP, GAIN = 5.0, 2.0
+    #: From above the first height a steep ball down wins most, from above the second one up; from
+    #: below neither.
+    DOWN_UP = (108.0, 174.0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        way = self._offsets - self.MEETS[1]
+        self._worth = {
+            side: self._blurred(self._met * (1.0 + self.GAIN * (side * way >= self.STEEP)))
+            for side in (-1, 0, 1)
+        }
 
     def _act(self, now: NDArray[np.int_], before: NDArray[np.int_]) -> int:
         x, y, paddle = now[[self.BALL_X, self.BALL_Y, self.PADDLE]]
+        self._see(now, before)
         speed = x - before[self.BALL_X]
         if y == 0 or before[self.BALL_Y] == 0:  # no ball
-            aim = 120.0
-        elif speed <= 0:
-            aim = 0.94 * (y - self.MIDDLE) + 0.06 * 120.0
-        else:
-            flight = (y - before[self.BALL_Y]) * (self.REACH - x) / speed
-            end = _mirrored(y + flight, self.TOP, self.BOTTOM)
-            aim = end - self.MIDDLE - (self.OFF if end < 125.0 else -self.OFF)
-        # The paddle rolls on for a while.
-        way = aim - (paddle + 0.12 * (paddle - before[self.PADDLE]))
-        if abs(way) <= 2.0:
-            return self.NOOP
-        return self.DOWN if way > 0.0 else self.UP
+            return self._towards(self.HOME, paddle)
+        if speed <= 0:
+            return self._towards(0.5 * (y - self.MEETS[1] + self.HOME), paddle)
+        steps = (self.REACH - x) / speed
+        end = _mirrored(y + (y - before[self.BALL_Y]) * steps, self.TOP, self.BOTTOM)
+        side = 1 if end < self.DOWN_UP[0] else -1 if end < self.DOWN_UP[1] else 0
+        return self._meet(end, steps, paddle, self._worth[side])
 
 
-class Breakout(Guide):
+class Breakout(_Paddle):
     """Goes to where the ball will come down."""
 
-    NOOP, FIRE, RIGHT, LEFT = 0, 1, 2, 3
+    ACTIONS, FIRE = (0, 2, 3), 1
     BALL_X, BALL_Y, PADDLE = 99, 101, 72
-    LEFT_WALL, RIGHT_WALL, GROUND, FAR = 55.0, 200.0, 185.0, 72.0
-    MIDDLE, SLACK = 10.0, 5.0
+    LEFT, RIGHT, REACH = 55, 201, 178
+    PLACES, ROLL, MEETS = (55.0, 191.0), (12.0, 10.5, 0.0), (2.0, 9.5, 17.0)
+    SURE = 3.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._worth = self._blurred(self._met.astype(float))
 
     def _act(self, now: NDArray[np.int_], before: NDArray[np.int_]) -> int:
         x, y, paddle = now[[self.BALL_X, self.BALL_Y, self.PADDLE]]
+        self._see(now, before)
         if y == 0:
             return self.FIRE
-        aim, falls = float(x), y - before[self.BALL_Y]
-        if falls > 0 and y > self.FAR:
-            drift = (x - before[self.BALL_X]) * (self.GROUND - y) / falls
-            aim = _mirrored(x + drift, self.LEFT_WALL, self.RIGHT_WALL)
-        way = aim - self.MIDDLE - paddle
-        if abs(way) <= self.SLACK:
-            return self.NOOP
-        return self.RIGHT if way > 0.0 else self.LEFT
+        fall = y - before[self.BALL_Y]
+        if fall <= 0 or before[self.BALL_Y] == 0:
+            return self._towards(x - self.MEETS[1], paddle)
+        steps = (self.REACH - y) / fall
+        if steps < 0.0:  # lost
+            return self.ACTIONS[0]
+        end = _mirrored(x + (x - before[self.BALL_X]) * steps, self.LEFT, self.RIGHT)
+        return self._meet(end, steps, paddle, self._worth)
 
 
 class Freeway(Guide):

@@ -160,8 +160,9 @@ def imitate(
     history: list[dict[str, float | None]] = []
     try:
         for k in range(rounds):
-            # Drawn actions see more of the game than the likeliest ones, which may repeat for ever.
-            shown.round(None if k == 0 else lambda frames: learner.act(frames)[0])
+            # The likeliest actions are those to be judged by; drawn ones see more of the game.
+            play = learner.likeliest if k % 2 else lambda frames: learner.act(frames)[0]
+            shown.round(play if k else None)
             mean = float(np.mean(shown.returns)) if shown.returns else None
             epochs = LAST_EPOCHS if k == rounds - 1 else EPOCHS
             entropy, agreement = fit(learner, shown, epochs, LEARNING_RATE, rng)

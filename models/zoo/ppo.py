@@ -136,6 +136,14 @@ class Learner:
             chosen = log_p.gather(1, actions)[:, 0]
         return actions[:, 0].numpy(), chosen.numpy(), values.numpy()
 
+    def likeliest(self, observations: NDArray[np.uint8]) -> Array:
+        """The likeliest actions for B observations."""
+        import torch
+
+        with torch.inference_mode():
+            actions: Array = self._forward(torch.from_numpy(observations))[0].argmax(1).numpy()
+        return actions
+
     def values(self, observations: NDArray[np.uint8]) -> Float:
         """Values of B observations."""
         import torch
