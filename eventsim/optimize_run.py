@@ -30,8 +30,8 @@ from eventsim.tables import plural
 BASELINE_EPISODES, RANDOM_EPISODES = 40, 100
 #: Part of the budget for candidates of few bits: rounding, fine-tuning and comparing them.
 ROUNDING_SHARE = 0.15
-#: Test episodes at least, and at most; environments of MuJoCo take longer and vary less.
-LEAST_EPISODES, LEAST_EPISODES_MUJOCO, MOST_EPISODES = 100, 30, 5000
+#: Test episodes at least, and at most; those of MuJoCo and Atari take longer and vary less.
+LEAST_EPISODES, LEAST_LONG_EPISODES, MOST_EPISODES = 100, 30, 5000
 #: Candidates that are tried at most: each costs confidence.
 MOST_CANDIDATES = 12
 #: What a candidate may have lost by its own search's figures, in units of the limit, to be tried.
@@ -168,8 +168,8 @@ class _Optimization:
     ) -> None:
         self.arena, self.settings, self.state, self.say = arena, settings, state, say
         self.seeds = seeds_of(settings.seed)
-        mujoco = arena.is_mujoco
-        self.least = LEAST_EPISODES_MUJOCO if mujoco else LEAST_EPISODES
+        long = arena.is_mujoco or arena.is_atari
+        self.least = LEAST_LONG_EPISODES if long else LEAST_EPISODES
         self.baseline: Baseline
         self._reserve = 0.0
         self.rounding: Rounding | None = None

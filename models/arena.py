@@ -307,6 +307,11 @@ class Arena:
         """Whether the environment is one of Gymnasium's on MuJoCo."""
         return self._ground.is_mujoco
 
+    @property
+    def is_atari(self) -> bool:
+        """Whether the environment is one of the Arcade Learning Environment."""
+        return self._ground.is_atari
+
     def check_repeatable(self, seed: int) -> None:
         """Play the teacher twice on one seed, and see that nothing differs.
 

@@ -55,6 +55,11 @@ class Playground:
         """Whether the environment is one of Gymnasium's on MuJoCo."""
         return self._entry().startswith("gymnasium.envs.mujoco")
 
+    @property
+    def is_atari(self) -> bool:
+        """Whether the environment is one of the Arcade Learning Environment."""
+        return self._entry().startswith("ale_py")
+
     def close(self) -> None:
         """Close the environment; a further episode makes another."""
         if self._env is not None:
