@@ -11,11 +11,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tests import pictures_page
 from tests.optimize_table import RESULTS, ROOT, TASKS
 
 PAGE = ROOT / "docs" / "results.md"
 GUIDE = ROOT / "docs" / "optimize.md"
 FIXED = ROOT / "docs" / "quantization.md"
+PICTURES = ROOT / "docs" / "convolution.md"
 BENCHMARKS = ROOT / "docs" / "benchmarks"
 
 _HEAD = """# Results
@@ -169,7 +171,10 @@ def generated() -> dict[Path, str]:
         fixed = filled(fixed, "rounding", rounding(json.loads(measured.read_text("utf-8"))["rows"]))
     finetune = BENCHMARKS / "finetune.json"
     tuned = json.loads(finetune.read_text("utf-8")) if finetune.exists() else None
-    return {PAGE: page(results(), data, tuned), GUIDE: guide, FIXED: fixed}
+    pictures = filled(
+        PICTURES.read_text("utf-8"), "pictures", pictures_page.text(pictures_page.measured())
+    )
+    return {PAGE: page(results(), data, tuned), GUIDE: guide, FIXED: fixed, PICTURES: pictures}
 
 
 def rounding(rows: list[dict[str, Any]]) -> str:
@@ -186,7 +191,7 @@ def rounding(rows: list[dict[str, Any]]) -> str:
                 row["task"],
                 str(row["weight_bits"]),
                 row["made"] + (", the teacher is left" if row["unchanged"] else ""),
-                _number(row["macs"] + row["acs"]),
+                number(row["macs"] + row["acs"]),
                 _loss(row),
                 "yes" if row["promise_holds"] else "no",
                 str(row["episodes"]),
@@ -213,7 +218,8 @@ def _loss(data: dict[str, Any]) -> str:
     return f"{100 * loss['mean']:.2f}%, {100 * loss['upper95']:.2f}%"
 
 
-def _number(value: float | None, suffix: str = "") -> str:
+def number(value: float | None, suffix: str = "") -> str:
+    """Write a number with three digits, or whole from 100 on; a dash for None."""
     if value is None:
         return "–"
     return f"{value:,.0f}{suffix}" if value >= 100 else f"{value:.3g}{suffix}"
@@ -227,10 +233,10 @@ def _row(one: dict[str, Any]) -> list[str]:
         one["agent"],
         f"{data['dense_macs']:,}",
         "–" if small is None else f"{small['macs']:,} ({'-'.join(map(str, small['shape']))})",
-        _number(data["macs"] + data["acs"]),
-        _number(data["reduction"], "x"),
-        " x ".join(_number(factors[key]) for key in ("shrink", "prune", "events")),
-        _number(data["gain_over_small_dense"], "x"),
+        number(data["macs"] + data["acs"]),
+        number(data["reduction"], "x"),
+        " x ".join(number(factors[key]) for key in ("shrink", "prune", "events")),
+        number(data["gain_over_small_dense"], "x"),
         _loss(data),
         "yes" if data["promise_holds"] else "no",
         f"{100 * data['relative_loss']['worst_episode']:.1f}%",
@@ -252,12 +258,12 @@ def _small_row(one: dict[str, Any]) -> list[str]:
     return [
         one["task"],
         str(data["weight_bits"]),
-        _number(data["macs"] + data["acs"]),
+        number(data["macs"] + data["acs"]),
         _loss(data),
         "yes" if data["promise_holds"] else "no",
         f"{data['bytes']:,}",
         f"{teacher:,}",
-        _number(teacher / data["bytes"] if data["bytes"] else None, "x"),
+        number(teacher / data["bytes"] if data["bytes"] else None, "x"),
         str(_seed(one)),
     ]
 
@@ -279,8 +285,8 @@ def _ablation(data: dict[str, Any]) -> str:
         [
             row["task"],
             row["variant"],
-            _number(row["macs"]),
-            _number(row["reduction"], "x"),
+            number(row["macs"]),
+            number(row["reduction"], "x"),
             f"{100 * row['loss']:.2f}%, {100 * row['upper95']:.2f}%",
             str(row["episodes"]),
         ]
@@ -305,9 +311,9 @@ def _tuned(data: dict[str, Any]) -> str:
             [
                 row["env"],
                 name,
-                _number(one["macs"]),
-                _number(one["reduction"], "x"),
-                _number(one["return"]),
+                number(one["macs"]),
+                number(one["reduction"], "x"),
+                number(one["return"]),
                 f"{100 * one['loss']:.2f}%, {100 * one['upper95']:.2f}%",
                 f"{100 * one['worst_episode']:.1f}%",
                 str(row["episodes"]),
