@@ -19,23 +19,47 @@ from numpy.typing import NDArray
 from eventsim.errors import InputError
 
 Memory = NDArray[np.uint8]
+Float = NDArray[np.float64]
 
 
 class Guide(ABC):
-    """Plays one episode; an action is given every four frames, out of the minimal action set."""
+    """Plays one episode; an action is given every four frames.
+
+    Attributes
+    ----------
+    ACTIONS : tuple of int
+        Those that it uses, out of the minimal action set.
+    """
+
+    ACTIONS: ClassVar[tuple[int, ...]]
 
     def __init__(self) -> None:
         self._before: Memory | None = None
 
-    def act(self, memory: Memory) -> int:
-        """Return the action for the console's memory, shape (128,)."""
+    def worths(self, memory: Memory) -> Float:
+        """What each action is worth; to be called once a step.
+
+        Parameters
+        ----------
+        memory : uint8 array of shape (128,)
+            Of the console.
+
+        Returns
+        -------
+        float64 array of shape (len(ACTIONS),)
+            1 is what it takes to miss a ball or to be run over, more or less.
+        """
         before = memory if self._before is None else self._before
         self._before = memory.copy()
-        return self._act(memory.astype(int), before.astype(int))
+        return self._worths(memory.astype(int), before.astype(int))
+
+    def act(self, memory: Memory) -> int:
+        """Return the action of the greatest worth, the first of equals."""
+        return self.ACTIONS[int(np.argmax(self.worths(memory)))]
 
     @abstractmethod
-    def _act(self, now: NDArray[np.int_], before: NDArray[np.int_]) -> int:
-        """Decide by the memory now, and at the step before."""
+    def _worths(self, now: NDArray[np.int_], before: NDArray[np.int_]) -> Float:
+        """Judge by the memory now, and at the step before."""
 
 
 def _mirrored(place: float, low: float, high: float) -> float:
@@ -52,8 +76,10 @@ class _Paddle(Guide):
     are planned by trying all sequences of actions.
     """
 
-    #: To stay, to move to larger places, to smaller ones.
-    ACTIONS: ClassVar[tuple[int, int, int]]
+    #: Ways of the first actions: to stay, to move to larger places, to smaller ones.
+    WAYS: ClassVar = np.array([0, 1, -1])
+    #: What a place is worth that the paddle is nearer to, long before the ball comes.
+    NEARER = 0.01
     #: Byte of the paddle's place, the places that it can have, and what it moves in the steps after
     #: an action.
     PADDLE: ClassVar[int]
@@ -83,23 +109,21 @@ class _Paddle(Guide):
         moved = now[self.PADDLE] - before[self.PADDLE] - self.ROLL[1] * one - self.ROLL[2] * two
         self._last = int(np.clip(round(moved / self.ROLL[0]), -1, 1)), one
 
-    def _towards(self, aim: float, paddle: float) -> int:
-        """The action towards a place of the paddle."""
+    def _towards(self, aim: float, paddle: float) -> Float:
+        """What the actions are worth if the paddle shall be at a place some time."""
         one, two = self._last
         way = aim - (paddle + self.ROLL[1] * one + self.ROLL[2] * (one + two))
-        if abs(way) <= 0.5 * sum(self.ROLL):
-            return self.ACTIONS[0]
-        return self.ACTIONS[1] if way > 0.0 else self.ACTIONS[2]
+        return -self.NEARER * np.abs(way - sum(self.ROLL) * self.WAYS)
 
-    def _meet(self, end: float, steps: float, paddle: float, worth: NDArray[np.float64]) -> int:
-        """The action for a ball that comes to a place in so many steps.
+    def _meet(self, end: float, steps: float, paddle: float, worth: Float) -> Float:
+        """What the actions are worth if a ball comes to a place in so many steps.
 
         `worth` says what the offsets between ball and paddle are worth.
         """
         if steps > self.PLANNED:
             return self._towards(end - self.MEETS[1], paddle)
         n = max(1, math.ceil(steps - 0.01))
-        tried = np.array(list(itertools.product((0, -1, 1), repeat=n)))
+        tried = np.array(list(itertools.product(self.WAYS, repeat=n)))
         one, two = (np.full((len(tried), 1), action) for action in self._last)
         actions = np.hstack([two, one, tried])
         places = np.full(len(tried), float(paddle))
@@ -109,9 +133,8 @@ class _Paddle(Guide):
             places = np.clip(places, *self.PLACES)
         offsets = end - places
         # If nothing meets it, at least come near.
-        near = 1e-3 * np.abs(offsets - self.MEETS[1])
-        best = tried[np.argmax(np.interp(offsets, self._offsets, worth) - near), 0]
-        return self.ACTIONS[int(best)]  # -1 is the last of them
+        found = np.interp(offsets, self._offsets, worth) - 1e-3 * np.abs(offsets - self.MEETS[1])
+        return np.array([found[tried[:, 0] == way].max() for way in self.WAYS])
 
 
 class Pong(_Paddle):
@@ -136,7 +159,7 @@ class Pong(_Paddle):
             for side in (-1, 0, 1)
         }
 
-    def _act(self, now: NDArray[np.int_], before: NDArray[np.int_]) -> int:
+    def _worths(self, now: NDArray[np.int_], before: NDArray[np.int_]) -> Float:
         x, y, paddle = now[[self.BALL_X, self.BALL_Y, self.PADDLE]]
         self._see(now, before)
         speed = x - before[self.BALL_X]
@@ -153,7 +176,8 @@ class Pong(_Paddle):
 class Breakout(_Paddle):
     """Goes to where the ball will come down."""
 
-    ACTIONS, FIRE = (0, 2, 3), 1
+    #: The last one is the button that serves; it does nothing else.
+    ACTIONS = (0, 2, 3, 1)
     BALL_X, BALL_Y, PADDLE = 99, 101, 72
     LEFT, RIGHT, REACH = 55, 201, 178
     PLACES, ROLL, MEETS = (55.0, 191.0), (12.0, 10.5, 0.0), (2.0, 9.5, 17.0)
@@ -163,19 +187,21 @@ class Breakout(_Paddle):
         super().__init__()
         self._worth = self._blurred(self._met.astype(float))
 
-    def _act(self, now: NDArray[np.int_], before: NDArray[np.int_]) -> int:
+    def _worths(self, now: NDArray[np.int_], before: NDArray[np.int_]) -> Float:
         x, y, paddle = now[[self.BALL_X, self.BALL_Y, self.PADDLE]]
         self._see(now, before)
         if y == 0:
-            return self.FIRE
-        fall = y - before[self.BALL_Y]
-        if fall <= 0 or before[self.BALL_Y] == 0:
-            return self._towards(x - self.MEETS[1], paddle)
-        steps = (self.REACH - y) / fall
+            return np.array([0.0, 0.0, 0.0, 1.0])
+        fall, middle = y - before[self.BALL_Y], self.MEETS[1]
+        steps = (self.REACH - y) / fall if fall > 0 and before[self.BALL_Y] else math.inf
         if steps < 0.0:  # lost
-            return self.ACTIONS[0]
-        end = _mirrored(x + (x - before[self.BALL_X]) * steps, self.LEFT, self.RIGHT)
-        return self._meet(end, steps, paddle, self._worth)
+            found = np.zeros(3)
+        elif math.isinf(steps):
+            found = self._towards(x - middle, paddle)
+        else:
+            end = _mirrored(x + (x - before[self.BALL_X]) * steps, self.LEFT, self.RIGHT)
+            found = self._meet(end, steps, paddle, self._worth)
+        return np.append(found, found[0])
 
 
 class Freeway(Guide):
@@ -183,6 +209,8 @@ class Freeway(Guide):
 
     #: Up, stay, down.
     ACTIONS = (1, 0, 2)
+    #: What a step is worth.
+    STEP = 0.125
     CHICKEN, CARS = 14, slice(108, 118)
     #: Places that a car moves on in a step, lane by lane from the bottom.
     SPEEDS: ClassVar = np.array([0.8, 1.0, 4 / 3, 2.0, 4.0, -4.0, -2.0, -4 / 3, -1.0, -0.8])
@@ -194,7 +222,7 @@ class Freeway(Guide):
     #: Of equally quick choices the first is taken.
     DELAY: ClassVar = np.array([0.0, 0.01, 0.02])
 
-    def _act(self, now: NDArray[np.int_], before: NDArray[np.int_]) -> int:
+    def _worths(self, now: NDArray[np.int_], before: NDArray[np.int_]) -> Float:
         places = np.arange(0, 190, self.STRIDE // 2)
         cars = now[self.CARS] + np.outer(np.arange(self.HORIZON), self.SPEEDS)
         cars = np.mod(cars, self.WIDTH)
@@ -214,7 +242,7 @@ class Freeway(Guide):
             steps = 1.0 + self._choices(steps).min(0) + self.COST * taken[k]
             steps[over] = 0.0
         choices = self._choices(steps)[:, min(now[self.CHICKEN] // 2, len(places) - 1)]
-        return self.ACTIONS[int(np.argmin(choices + self.DELAY))]
+        return np.asarray(-self.STEP * (choices + self.DELAY))
 
     def _choices(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
         """Steps that are left behind each action."""

@@ -1,19 +1,20 @@
 """A network learns from a player that reads a game's memory, by what itself runs into.
 
 The network plays and the player says what it would have done (DAgger, Ross et al. 2011,
-arXiv 1011.0686); in the first round the player plays. The value head learns beside it what the
-network's play brought in.
+arXiv 1011.0686); in the first round the player plays. It says what each action is worth: steps at
+which little depends on the action weigh little, and actions of nearly equal worth are equally
+right. The value head learns beside it what the network's play brought in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eventsim.models.zoo.guides import guide
+from eventsim.models.zoo.guides import GUIDES, guide
 from eventsim.models.zoo.ppo import Learner
 
 #: Environments that are played side by side, and steps of each in a round.
@@ -21,6 +22,9 @@ N_ENVS, STEPS = 16, 512
 #: Steps before the end of a round of which the rewards to come are not known well enough.
 UNKNOWN = 128
 EPOCHS, LAST_EPOCHS, MINIBATCH, LEARNING_RATE = 2, 4, 256, 5e-4
+#: Difference of worth at which an action is e times as right, the weight of a step of which nothing
+#: depends, and the most that it can be more.
+TEMPERATURE, LEAST_WEIGHT, MOST_WEIGHT = 0.05, 0.05, 2.0
 
 
 class Demonstrations:
@@ -51,23 +55,33 @@ class Demonstrations:
         return sum(len(part[1]) for part in self._parts)
 
     def arrays(self) -> list[NDArray[Any]]:
-        """Pictures (n, 4, 84, 84), actions (n,) and rewards to come (n,), NaN where unknown."""
+        """What was shown, n steps.
+
+        Returns
+        -------
+        pictures : uint8 array of shape (n, 4, 84, 84)
+        worths : float32 array of shape (n, number of the player's actions)
+        to_come : float32 array of shape (n,)
+            Discounted rewards, NaN where unknown.
+        """
         return [np.concatenate(columns) for columns in zip(*self._parts, strict=True)]
 
     def round(self, act: Callable[[NDArray[np.uint8]], NDArray[Any]] | None) -> None:
         """Play a round; the player itself acts if nobody else does."""
         shape = (STEPS, N_ENVS)
         frames = np.empty((*shape, 4, 84, 84), np.uint8)
-        shown = np.empty(shape, np.int64)
+        actions_of = np.array(self._guides[0].ACTIONS)
+        shown = np.empty((*shape, len(actions_of)), np.float32)
         rewards, over = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
         self.returns = []
         for t in range(STEPS):
             frames[t] = self._frames
             shown[t] = [
-                one.act(env.unwrapped.ale.getRAM())
+                one.worths(env.unwrapped.ale.getRAM())
                 for one, env in zip(self._guides, self._environments, strict=True)
             ]
-            actions = shown[t] if act is None else act(frames[t])
+            best = actions_of[shown[t].argmax(1)]
+            actions = best if act is None else act(frames[t])
             for k, env in enumerate(self._environments):
                 self._frames[k], reward, ended, cut, _ = env.step(int(actions[k]))
                 rewards[t, k], over[t, k] = np.sign(reward), ended or cut
@@ -85,7 +99,9 @@ class Demonstrations:
         if act is None:
             to_come[:] = np.nan  # those of another's play
         flat = STEPS * N_ENVS
-        self._parts.append((frames.reshape(flat, 4, 84, 84), shown.ravel(), to_come.ravel()))
+        self._parts.append(
+            (frames.reshape(flat, 4, 84, 84), shown.reshape(flat, -1), to_come.ravel())
+        )
 
     def close(self) -> None:
         """Close the environments."""
@@ -100,24 +116,56 @@ class Demonstrations:
         return pictures
 
 
+def targets(
+    worths: NDArray[np.float32], actions: Sequence[int], n_actions: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How right each action is, and how much the step weighs.
+
+    Parameters
+    ----------
+    worths : float32 array of shape (n, len(actions))
+    actions : sequence of int
+        What the columns stand for.
+    n_actions : int
+        Of the network.
+
+    Returns
+    -------
+    right : float32 array of shape (n, n_actions)
+        Sums to 1; 0 for an action that the player does not use.
+    weights : float32 array of shape (n,)
+    """
+    behind = worths - worths.max(1, keepdims=True)
+    odds = np.exp(behind / TEMPERATURE)
+    right = np.zeros((len(worths), n_actions), np.float32)
+    right[:, list(actions)] = odds / odds.sum(1, keepdims=True)
+    return right, LEAST_WEIGHT + np.minimum(-behind.min(1), MOST_WEIGHT)
+
+
 def fit(
-    learner: Learner, shown: Demonstrations, epochs: int, rate: float, rng: np.random.Generator
+    learner: Learner,
+    shown: Demonstrations,
+    actions: Sequence[int],
+    epochs: int,
+    rate: float,
+    rng: np.random.Generator,
 ) -> tuple[float, float]:
     """Learn the actions by cross-entropy, and the rewards to come by squared error.
 
     Returns
     -------
     cross_entropy, agreement : float
-        Means over the last epoch.
+        Weighted means over the last epoch.
     """
-    pictures, actions, to_come = shown.arrays()
-    sums = np.zeros(2)
+    pictures, worths, to_come = shown.arrays()
+    right, weights = targets(worths, actions, learner.actor.out_features)
+    weights /= weights.mean()
+    sums, parts = np.zeros(2), len(weights) // MINIBATCH
     for epoch in range(epochs):
         sums[:] = 0.0
-        for part in np.array_split(rng.permutation(len(actions)), len(actions) // MINIBATCH):
-            sums += learner.imitate(pictures[part], actions[part], to_come[part], rate)
+        for part in np.array_split(rng.permutation(len(weights)), parts):
+            sums += learner.imitate(pictures[part], right[part], weights[part], to_come[part], rate)
         rate *= 0.5 if epoch + 2 >= epochs else 1.0
-    parts = len(actions) // MINIBATCH
     return float(sums[0] / parts), float(sums[1] / parts)
 
 
@@ -148,7 +196,8 @@ def imitate(
     -------
     list of dict
         For each round its steps so far, the mean return of the episodes that ended in it, the
-        cross-entropy, and the share of steps at which the likeliest action is the player's.
+        cross-entropy, and the share of steps, by weight, at which the likeliest action is the
+        player's.
 
     Raises
     ------
@@ -165,7 +214,8 @@ def imitate(
             shown.round(play if k else None)
             mean = float(np.mean(shown.returns)) if shown.returns else None
             epochs = LAST_EPOCHS if k == rounds - 1 else EPOCHS
-            entropy, agreement = fit(learner, shown, epochs, LEARNING_RATE, rng)
+            actions = GUIDES[game].ACTIONS
+            entropy, agreement = fit(learner, shown, actions, epochs, LEARNING_RATE, rng)
             history.append(
                 {
                     "steps": len(shown),

@@ -194,28 +194,38 @@ class Learner:
         return dict(zip(names, (sums / n_parts).tolist(), strict=True))
 
     def imitate(
-        self, pictures: NDArray[np.uint8], actions: Array, to_come: Float, learning_rate: float
+        self,
+        pictures: NDArray[np.uint8],
+        right: Float,
+        weights: Float,
+        to_come: Float,
+        learning_rate: float,
     ) -> tuple[float, float]:
         """One step towards another's actions, and towards the rewards to come where not NaN.
 
         Parameters
         ----------
         pictures : uint8 array of shape (B, 4, 84, 84)
-        actions : int64 array of shape (B,)
+        right : float32 array of shape (B, n_actions)
+            The distribution of actions to be learned.
+        weights : float32 array of shape (B,)
+            What a step counts.
         to_come : float32 array of shape (B,)
         learning_rate : float
 
         Returns
         -------
-        The mean cross-entropy, and the share of the actions that were the likeliest.
+        The weighted cross-entropy, and the share, by weight, of the likeliest actions that are the
+        most right.
         """
         import torch
 
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        wanted, target = torch.from_numpy(actions), torch.from_numpy(to_come)
+        wanted, weight, target = map(torch.from_numpy, (right, weights, to_come))
         logits, values = self._forward(torch.from_numpy(pictures))
-        loss = torch.nn.functional.cross_entropy(logits, wanted)
+        losses = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
+        loss = (weight * losses).mean()
         known = ~torch.isnan(target)
         total = loss
         if bool(known.any()):
@@ -224,8 +234,9 @@ class Learner:
         total.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_norm)
         self._optimizer.step()
-        agreement = (logits.detach().argmax(1) == wanted).float().mean()
-        return float(loss.detach()), float(agreement)
+        likeliest = wanted.gather(1, logits.detach().argmax(1, keepdim=True))[:, 0]
+        agree = (likeliest >= wanted.max(1).values - 1e-6).float()
+        return float(loss.detach()), float((weight * agree).sum() / weight.sum())
 
     def state(self) -> dict[str, Any]:
         """Tensors from which `load` goes on: weights, the optimiser's moments, the generator."""

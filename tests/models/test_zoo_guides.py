@@ -87,7 +87,7 @@ def test_a_paddle_knows_what_was_done_from_how_it_moved() -> None:
 
 def test_breakout_serves_and_follows() -> None:
     player = Breakout()
-    assert player.act(memory(b72=100)) == Breakout.FIRE
+    assert player.act(memory(b72=100)) == Breakout.ACTIONS[3]
     # From 138 by 8 a step it comes down in 18 steps, thrown back by the wall at 201, at 116.
     player.act(memory(b99=130, b101=100, b72=80))
     assert player.act(memory(b99=138, b101=104, b72=80)) == Breakout.ACTIONS[1]
@@ -106,24 +106,37 @@ def test_a_game_without_a_player() -> None:
         guide("space_invaders")
 
 
-def test_imitating_makes_the_shown_action_likelier_and_leaves_an_unknown_value() -> None:
+def test_imitating_makes_what_is_right_likelier_and_leaves_an_unknown_value() -> None:
     pytest.importorskip("torch", reason="needs the extra 'train'")
     learner = Learner(3, 0, Settings(bfloat16=False))
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (32, 4, 84, 84), np.uint8)
     actions = np.arange(32) % 3
+    right, weights = np.eye(3, dtype=np.float32)[actions], np.ones(32, np.float32)
     critic = learner.critic.weight.detach().clone()
     unknown = np.full(32, np.nan, np.float32)
-    first = learner.imitate(pictures, actions, unknown, 1e-3)
+    first = learner.imitate(pictures, right, weights, unknown, 1e-3)
     for _ in range(30):
-        last = learner.imitate(pictures, actions, unknown, 1e-3)
+        last = learner.imitate(pictures, right, weights, unknown, 1e-3)
     assert last[0] < 0.5 * first[0]
     assert last[1] > 0.9
+    assert (learner.likeliest(pictures) == actions).mean() > 0.9
     assert bool((critic == learner.critic.weight).all())
     wanted = np.where(actions == 0, 2.0, unknown).astype(np.float32)
     for _ in range(60):
-        learner.imitate(pictures, actions, wanted, 1e-3)
+        learner.imitate(pictures, right, weights, wanted, 1e-3)
     assert np.abs(learner.values(pictures)[actions == 0] - 2.0).mean() < 0.5
+
+
+def test_steps_at_which_nothing_depends_on_the_action_weigh_little() -> None:
+    worths = np.array([[0.0, 0.0], [0.0, 1.0], [9.0, 0.0]], np.float32)
+    right, weights = imitation.targets(worths, (3, 1), 4)
+    assert right.sum(1) == pytest.approx([1.0, 1.0, 1.0])
+    assert right[0].tolist() == [0.0, 0.5, 0.0, 0.5]
+    assert right[1, 1] > 0.999
+    assert right[2, 3] > 0.999
+    least, most = imitation.LEAST_WEIGHT, imitation.MOST_WEIGHT
+    assert weights.tolist() == pytest.approx([least, least + 1.0, least + most])
 
 
 class Ticks:
@@ -165,9 +178,9 @@ def test_what_a_round_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = imitation.Demonstrations("breakout", make, 0, 0.5)
     shown.round(None)
     shown.round(lambda frames: np.zeros(len(frames), np.int64))
-    pictures, actions, to_come = shown.arrays()
-    assert len(shown) == len(actions) == 2 * 2 * 24
-    assert (actions == Breakout.FIRE).all()  # memory without a ball
+    pictures, worths, to_come = shown.arrays()
+    assert len(shown) == len(worths) == 2 * 2 * 24
+    assert (worths.argmax(1) == 3).all()  # memory without a ball
     assert np.isnan(to_come[:48]).all()  # the player's own play says nothing of the network's
     times = pictures[48::2, 0, 0, 0]  # of the first environment, from its 25th step on
     # Rewards, clipped to 1, come with steps 3, 6 and 9 of an episode.
