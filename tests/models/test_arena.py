@@ -57,6 +57,17 @@ def test_the_baseline() -> None:
     assert found.seconds > 0.0
 
 
+def test_fewer_episodes_are_a_baseline_where_they_are_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventsim.models.arena.FEWEST", 3)
+    with Arena(teacher(), ENV) as arena:
+        assert arena.measure(range(5), range(20)).episodes == (5, 20)
+        # The teacher's take 60 steps each.
+        monkeypatch.setattr("eventsim.models.arena.AMPLE_STEPS", 200)
+        assert arena.measure(range(5), range(20)).episodes[0] == 4
+        monkeypatch.setattr("eventsim.models.arena.AMPLE_STEPS", 1)
+        assert arena.measure(range(5), range(20)).episodes == (3, 3)
+
+
 def test_an_episode_is_played_once_and_found_again(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     played: list[int] = []

@@ -13,6 +13,7 @@ import pytest
 
 import eventsim
 from eventsim.errors import UnsupportedError
+from eventsim.models.arena import Arena
 from eventsim.models.compaction import unrolled
 from eventsim.models.decoders import Argmax
 from eventsim.models.encoders import BoxSpec, Encoder
@@ -130,6 +131,27 @@ def test_the_network_says_which_students_there_are() -> None:
     assert PictureShape() in family.shapes
     assert family.words(PictureShape((2,), (5,))) == "128-2c1-5-3"
     assert family.words(PictureShape((), (16,))) == "128-16-3"
+
+
+def test_a_teacher_with_convolutions_plays_by_events_as_it_would_densely() -> None:
+    policy = catcher()
+    with Arena(policy, ENV) as arena:
+        assert not arena.is_atari
+        found = [arena.taught(seed).total for seed in range(5)]
+    assert found == list(eventsim.evaluate(policy, episodes=5, dense=True, progress=False).returns)
+
+
+def test_the_search_is_shorter_where_pictures_are_frames_of_a_screen() -> None:
+    pytest.importorskip("torch", reason="needs the extra 'train'")
+    small = settings_for(catcher())
+    stack = Stack((4, 84, 84), scale=1 / 255)
+    stack.convolution(np.ones((2, 4, 8, 8)), np.zeros(2), stride=4).activation("relu")
+    network = stack.flatten().linear(np.ones((3, 800)), np.zeros(3)).network()
+    policy = Policy(Encoder(BoxSpec((4, 84, 84), "uint8"), pixels=Pixels()), network, Argmax(3), {})
+    frames = settings_for(policy)
+    assert frames.screened < small.screened
+    assert frames.dense_iterations < small.dense_iterations
+    assert settings_for(policy, screened=9).screened == 9
 
 
 def test_what_no_student_is_like_is_refused() -> None:
