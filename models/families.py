@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from eventsim.convolution import Convolution, Local, Window
 from eventsim.errors import InputError, UnsupportedError
-from eventsim.models.activity import activity
 from eventsim.models.candidate import SHAPES, Settings
 from eventsim.models.distill import Training, train
 from eventsim.models.films import Film
@@ -42,8 +41,9 @@ from eventsim.models.student import (
 )
 from eventsim.network import Network
 from eventsim.neurons import Delta
+from eventsim.simulator import Simulator
 
-#: Steps whose activations are computed at once: patches of pictures take room.
+#: Steps that are run at once: pictures take room.
 _AT_ONCE = 256
 #: Shares of the teacher's channels that convolutional students have.
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -161,9 +161,13 @@ FRAMES: dict[str, Any] = {
     "visited_steps": 4_000,
     "visits": 2,
     "screened": 4,
+    "starts": 1,
     "dense_iterations": 800,
-    "event_iterations": 300,
-    "windows": 16,
+    "event_iterations": 200,
+    "windows": 24,
+    "window_steps": 12,
+    "cut_share": 0.35,
+    "rounds": 16,
     "wider": (0, 1),
 }
 
@@ -278,9 +282,11 @@ class PictureFamily:
         # Truth values are 0 and 1; anything else comes as bytes.
         self._scale = 1.0 if getattr(teacher.encoder.space, "dtype", "") == "bool" else 1.0 / 255.0
         pixels = height * width * depth
-        flat = _FLAT if pixels <= _FEW_PIXELS else _FLAT[:1]
+        few = pixels <= _FEW_PIXELS
+        # What a screen shows is in places, which no weight a pixel finds again elsewhere.
+        flat, shares = (_FLAT, _SHARES) if few else ((), (0.5 * _SHARES[0], *_SHARES))
         found = [PictureShape((), sizes) for sizes in flat]
-        for share in _SHARES:
+        for share in shares:
             found.append(
                 PictureShape(
                     tuple(max(1, round(share * n)) for n in channels),
@@ -359,13 +365,17 @@ class PictureFamily:
         return Film.of(inputs.reshape(-1, height, width, depth))
 
     def answers(self, teacher: Policy, episodes: Sequence[Film]) -> list[Float32]:
-        """What the teacher would have done, some steps at a time."""
+        """What the teacher would have done, some steps at a time.
+
+        By events at threshold 0, which give the dense outputs but for rounding: from one frame to
+        the next little changes.
+        """
+        simulator = Simulator(teacher.network.with_thresholds(0.0))
         result = []
         for film in episodes:
-            x, outputs = film.inputs(), []
-            for first in range(0, len(x), _AT_ONCE):
-                found = activity(teacher.network, x[first : first + _AT_ONCE]).activations
-                outputs.append(np.concatenate([found[n] for n in teacher.network.outputs], axis=1))
+            simulator.reset()
+            x = film.inputs()
+            outputs = [simulator.run(x[k : k + _AT_ONCE]) for k in range(0, len(x), _AT_ONCE)]
             result.append(self.head.targets(teacher.decoder, np.concatenate(outputs)))
         return result
 

@@ -21,7 +21,7 @@ from eventsim.models.zoo.ppo import Learner
 N_ENVS, STEPS = 16, 512
 #: Steps before the end of a round of which the rewards to come are not known well enough.
 UNKNOWN = 128
-EPOCHS, LAST_EPOCHS, MINIBATCH, LEARNING_RATE = 2, 4, 256, 5e-4
+EPOCHS, LAST_EPOCHS, MINIBATCH, LEARNING_RATE = 1, 14, 256, 5e-4
 #: Difference of worth at which an action is e times as right, the weight of a step of which nothing
 #: depends, and the most that it can be more.
 TEMPERATURE, LEAST_WEIGHT, MOST_WEIGHT = 0.05, 0.05, 2.0
@@ -165,7 +165,7 @@ def fit(
         sums[:] = 0.0
         for part in np.array_split(rng.permutation(len(weights)), parts):
             sums += learner.imitate(pictures[part], right[part], weights[part], to_come[part], rate)
-        rate *= 0.5 if epoch + 2 >= epochs else 1.0
+        rate *= 0.6 if 2 * epoch >= epochs else 1.0
     return float(sums[0] / parts), float(sums[1] / parts)
 
 
