@@ -8,6 +8,11 @@ as a fresh NatureCNN has them. All contenders run in one process and one thread,
 each in turn; a figure is the median over the blocks, a ratio the median of the ratios of blocks
 that follow one another. onnxruntime is given float32 frames that are divided by 255 already; the
 simulator is given the bytes.
+
+Trained networks, on frames of the optimised policies' own play:
+
+    python -m tests.bench_conv --teachers runs/atari/pong --optimised runs/pictures/pong.safetensors
+        --out docs/benchmarks/conv_trained.json
 """
 
 from __future__ import annotations
@@ -23,6 +28,9 @@ from typing import Any
 
 import numpy as np
 
+from eventsim.models.policy import Policy
+from eventsim.models.rollout import make_for
+from eventsim.models.zoo import atari
 from eventsim.network import Network
 from eventsim.simulator import Simulator
 from eventsim.stack import Stack, channels_last
@@ -60,6 +68,33 @@ def record(game: str, steps: int, seed: int = 0) -> np.ndarray:
         done = terminated or truncated
     env.close()
     return np.stack(frames)
+
+
+def play(policy: Policy, steps: int, seed: int = 40_000) -> np.ndarray:
+    """Frames of a policy's own play, uint8 of shape (steps, 4, 84, 84)."""
+    session = policy.session()
+    frames, done = [], True
+    with make_for(policy, str(policy.env_id)) as env:
+        for k in range(steps):
+            if done:
+                observation, _ = env.reset(seed=seed + k)
+                session.reset()
+            frames.append(np.array(observation))
+            observation, _, terminated, truncated, _ = env.step(session.act(observation))
+            done = terminated or truncated
+    return np.stack(frames)
+
+
+def taught(folder: Path) -> tuple[list[tuple[np.ndarray, np.ndarray]], Policy]:
+    """A teacher's layers in torch's order, and its policy."""
+    record = json.loads((folder / "training.json").read_text("utf-8"))
+    training = atari.Training(record["game"], record["seed"], folder)
+    layers = [
+        (layer.weight.detach().numpy(), layer.bias.detach().numpy())
+        for layer in training.learner.module
+        if hasattr(layer, "weight")
+    ]
+    return layers, training.policy()
 
 
 def weights(rng: np.random.Generator, n_actions: int = 6) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -256,8 +291,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="frames of each game")
     parser.add_argument("--rounds", type=int, default=60, help="turns of each contender")
     parser.add_argument("--games", nargs="*", default=GAMES)
+    parser.add_argument("--teachers", nargs="*", type=Path, default=[], help="folders")
+    parser.add_argument("--optimised", nargs="*", type=Path, default=[], help="one a teacher")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.teachers:
+        measure_trained(options)
+        return
     rng = np.random.default_rng(0)
     layers = weights(rng)
     dense = {"onnxruntime": onnx_session(layers), "torch": torch_step(layers)}
@@ -280,17 +320,44 @@ def main() -> None:
         for cut in (0.0, 0.9):
             setting = f"{cut:.0%} pruned, threshold 0" if cut else "unpruned, threshold 0"
             measure(f"{100 * share:g} % noise", setting, network(layers, cut), scattered)
-    if options.out:
-        text = {
-            "machine": describe(
-                "numpy", "numba", "onnxruntime", "torch", "ale-py", module="tests.bench_conv"
-            ),
-            "dense_macs": network(layers, 0.0).dense_macs(),
-            "results": results,
-        }
-        temporary = options.out.with_suffix(".tmp")
-        temporary.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, options.out)
+    save(options.out, network(layers, 0.0).dense_macs(), results)
+
+
+def measure_trained(options: argparse.Namespace) -> None:
+    """Teachers at threshold 0 and what became of them, beside the teachers' dense step."""
+    results = []
+    for folder, file in zip(options.teachers, options.optimised, strict=True):
+        layers, teacher = taught(folder)
+        policy = Policy.load(file)
+        frames = play(policy, options.steps)
+        dense = {"onnxruntime": onnx_session(layers), "torch": torch_step(layers)}
+        for setting, net in (
+            ("teacher, threshold 0", teacher.network),
+            (f"optimised, {file.stem}", policy.network),
+        ):
+            found = compare(net, dense, frames, options.rounds)
+            # The reduction is against the teacher, whatever layers are left.
+            macs = teacher.dense_macs / found["synops_per_step"]
+            found["reduction"] = round(macs, 2)
+            results.append({"frames": teacher.metadata["name"], "setting": setting, **found})
+            print(f"{folder.name}: {setting}, ratio {found['ratio']}", file=sys.stderr)
+    save(options.out, network(weights(np.random.default_rng(0)), 0.0).dense_macs(), results)
+
+
+def save(path: Path | None, dense_macs: int, results: list[dict[str, Any]]) -> None:
+    """Write the measurements, if there is a file for them."""
+    if path is None:
+        return
+    text = {
+        "machine": describe(
+            "numpy", "numba", "onnxruntime", "torch", "ale-py", module="tests.bench_conv"
+        ),
+        "dense_macs": dense_macs,
+        "results": results,
+    }
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

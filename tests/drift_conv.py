@@ -4,7 +4,9 @@
 
 The NatureCNN with random weights sees frames of random play, again and again, at threshold 0. At
 ten points of the run the activations of every layer are compared with the dense forward pass,
-relative to the layer's largest pre-activation |u|, and the memory of the process is read.
+relative to the layer's largest pre-activation |u|, and the memory of the process is read. With
+``--policies FILE ...`` it is the networks of policies, on frames of their own play; thresholds are
+set to 0 for that, as only then the dense pass says what is right.
 """
 
 from __future__ import annotations
@@ -15,15 +17,17 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from eventsim.dense import DenseForward
+from eventsim.models.policy import Policy
 from eventsim.network import Network
 from eventsim.simulator import Simulator
 from eventsim.stack import channels_last
-from tests.bench_conv import network, record, weights
+from tests.bench_conv import network, play, record, weights
 from tests.machine import describe
 
 
@@ -56,13 +60,25 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--frames", type=int, default=2000, help="frames recorded of each game")
     parser.add_argument("--games", nargs="*", default=["Pong", "Breakout"])
+    parser.add_argument("--policies", nargs="*", type=Path, default=[])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    net = network(weights(np.random.default_rng(0)), 0.0)
-    net = Network(net.populations, net.projections, tuple(p.name for p in net.populations[1:]))
+    cases: dict[str, Callable[[], tuple[Network, np.ndarray]]] = {}
+    for game in options.games if not options.policies else ():
+        cases[game] = lambda game=game: (  # type: ignore[misc]
+            network(weights(np.random.default_rng(0)), 0.0),
+            record(game, options.frames),
+        )
+    for file in options.policies:
+        policy = Policy.load(file)
+        cases[file.stem] = lambda policy=policy: (  # type: ignore[misc]
+            policy.network.with_thresholds(0.0),
+            play(policy, options.frames),
+        )
     results = {}
-    for game in options.games:
-        frames = record(game, options.frames)
+    for game, make in cases.items():
+        net, frames = make()
+        net = Network(net.populations, net.projections, tuple(p.name for p in net.populations[1:]))
         rows = channels_last(frames).reshape(len(frames), -1)
         simulator = Simulator(net)
         points, seconds, k = [], 0.0, 0
