@@ -23,6 +23,7 @@ from eventsim.models.picture_student import (
     new_picture_student,
     picture_arrays,
     picture_student_from,
+    picture_student_of,
 )
 from eventsim.models.policy import Policy
 from eventsim.models.student import (
@@ -46,7 +47,9 @@ from eventsim.simulator import Simulator
 #: Steps that are run at once: pictures take room.
 _AT_ONCE = 256
 #: Shares of the teacher's channels that convolutional students have.
-_SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
+_SHARES = (1 / 8, 1 / 4, 1 / 2)
+#: Part of the teacher's multiplications that they have at most.
+_WIDEST = 0.7
 #: Hidden layers of students that take the pixels as they are.
 _FLAT: tuple[tuple[int, ...], ...] = ((), (16,), (64,), (128,))
 #: Pixels up to which such students are tried with a hidden layer.
@@ -152,6 +155,10 @@ PICTURES: dict[str, Any] = {
     "cut_share": 0.25,
     "rounds": 20,
     "refine_synapses": 1_500,
+    "own_cut_share": 0.3,
+    "own_iterations": 400,
+    "own_learning_rate": 5e-4,
+    "own_steps": 20_000,
 }
 
 #: What differs further where the pictures are frames of a screen: a step takes a hundred times as
@@ -168,6 +175,9 @@ FRAMES: dict[str, Any] = {
     "window_steps": 12,
     "cut_share": 0.35,
     "rounds": 16,
+    "own_cut_share": 0.4,
+    "own_iterations": 120,
+    "own_steps": 8_000,
     "wider": (0, 1),
 }
 
@@ -293,8 +303,11 @@ class PictureFamily:
                     tuple(max(1, round(share * n / 2)) for n in hidden),
                 )
             )
-        found.append(PictureShape(tuple(channels), tuple(hidden)))
-        self._shapes = tuple(sorted(dict.fromkeys(found), key=self.macs))
+        # Wider ones would hardly be smaller than the teacher, whose own weights are better then.
+        most = _WIDEST * teacher.dense_macs
+        sizes = {shape: self.macs(shape) for shape in dict.fromkeys(found)}
+        cheapest = sorted(sizes, key=lambda shape: sizes[shape])
+        self._shapes = tuple(s for s in cheapest if sizes[s] <= most or s is cheapest[0])
 
     @property
     def shapes(self) -> tuple[PictureShape, ...]:
@@ -321,8 +334,9 @@ class PictureFamily:
             raise InputError("hold no step; record at least one episode", where="demonstrations")
         return self._untrained(shape, seed)
 
-    def own(self, teacher: Policy, demonstrations: Demonstrations) -> None:
-        """None: the widest convolutional student has the teacher's form already."""
+    def own(self, teacher: Policy, demonstrations: Demonstrations) -> PictureStudent | None:
+        """See `eventsim.models.picture_student.picture_student_of`."""
+        return picture_student_of(teacher, self.head, self._shape, self._scale, self._kernels)
 
     def train(
         self, student: PictureStudent, demonstrations: Demonstrations, training: Training, seed: int

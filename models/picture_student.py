@@ -174,6 +174,62 @@ class PictureStudent:
         )
 
 
+def picture_student_of(
+    policy: Policy,
+    head: Head,
+    shape: tuple[int, int, int],
+    scale: float,
+    kernels: Sequence[Kernel],
+) -> PictureStudent | None:
+    """Return a policy as a student that can be trained further, or None if it has another form.
+
+    Parameters
+    ----------
+    policy : Policy
+        Of a plain stack of convolutions and linear layers.
+    head : Head
+    shape : (int, int, int)
+        Channels, height and width of a picture.
+    scale : float
+    kernels : sequence of Kernel
+        One a convolution.
+
+    Returns
+    -------
+    PictureStudent or None
+        ``student.to_policy(policy, events=False)`` does what the policy does at threshold 0, to the
+        rounding of float32.
+    """
+    network = policy.network
+    layers = [p for p in network.populations if not p.is_input]
+    names = [getattr(getattr(p.neuron, "activation", None), "name", "") for p in layers]
+    hidden = names[0] if len(names) > 1 else STUDENT_ACTIVATIONS[0]
+    if (
+        hidden not in STUDENT_ACTIVATIONS
+        or names != [hidden] * (len(layers) - 1) + ["identity"]
+        or head.decoder is not policy.decoder
+    ):
+        return None
+    result = PictureStudent(head, hidden, shape, scale, tuple(kernels), [], [], [], [])
+    for k, (q, layer) in enumerate(zip(network.projections, layers, strict=True)):
+        bias = layer.parameter("bias").astype(np.float64)
+        if isinstance(q.weights, Convolution):
+            weight = q.weights.to_torch_weights().astype(np.float64)
+            # One value a channel, which stand last in a network.
+            bias = bias.reshape(-1, len(weight))[0]
+        else:
+            weight = q.weights.to_dense().astype(np.float64)
+            if k == len(kernels):
+                channels, height, width = result.maps[k]
+                weight = weight.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+                weight = np.ascontiguousarray(weight).reshape(len(bias), -1)
+        result.weights.append(weight / scale if k == 0 else weight)
+        result.biases.append(bias)
+        result.masks.append(weight != 0.0)
+    result.thresholds = [np.zeros(n) for n in (shape[0], *(len(b) for b in result.biases[:-1]))]
+    return result
+
+
 def fan_out(student: PictureStudent, k: int) -> NDArray[np.int64]:
     """Surviving synapses of each neuron before layer `k`, in torch's order: channels first."""
     mask = student.masks[k]
@@ -291,4 +347,5 @@ __all__ = [
     "new_picture_student",
     "picture_arrays",
     "picture_student_from",
+    "picture_student_of",
 ]
