@@ -184,7 +184,7 @@ def table() -> str:
         "against the smallest dense | weights pruned | file, teacher's |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name in zoo.event_driven():
+    for name in zoo.paired():
         policy = zoo.load(name)
         m = policy.metadata
         made, loss = m["optimize"], m["relative_loss"]

@@ -3,8 +3,9 @@
     python -m tests.pictures_table --teacher runs/atari/pong --max-loss 0.05 --budget 30m
 
 The folder is one of `eventsim.models.zoo.atari` (evaluated by ``--episodes``) or
-`eventsim.models.zoo.minatar`. Each leaves a JSON file in docs/benchmarks/pictures; the table in
-docs/convolution.md is made of the files by `python -m tests.results_table`. The same command
+`eventsim.models.zoo.minatar`. Each leaves a JSON file in docs/benchmarks/pictures, and in the
+folder of the policies one for the zoo, which tells where it comes from; the tables in
+docs/convolution.md are made of the files by `python -m tests.results_table`. The same command
 continues what was cut short.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,19 @@ def teacher_of(folder: Path) -> dict[str, Any]:
     else:
         facts["sticky"] = _returns(training["returns"])
     return facts
+
+
+def zoo_name(facts: dict[str, Any]) -> str:
+    """Name of a policy that ships: Atari's games by their own, MinAtar's by both."""
+    library = facts["env_id"].partition("/")[0].lower()
+    game = str(facts["game"]).replace("_", "-")
+    return game if library == "ale" else f"{library}-{game}"
+
+
+def _figures(values: list[float]) -> dict[str, Any]:
+    found = _returns(values)
+    last = SEED + len(values) - 1
+    return found | {"std": statistics.stdev(values), "seeds": [SEED, last]}
 
 
 def _returns(values: list[float]) -> dict[str, Any]:
@@ -95,6 +110,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     teacher = Policy.load(options.teacher / "policy.safetensors")
     stem = f"{facts['game']}-{facts['env_id'].split('/')[0].lower()}-{options.max_loss:g}"
     target = options.policies / f"{stem}.safetensors"
+    (options.policies / "zoo").mkdir(parents=True, exist_ok=True)
     outcome = optimize(
         teacher,
         facts["env_id"],
@@ -114,6 +130,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     )
     data = outcome.to_dict()
     data["policy"] = target.name
+    name = zoo_name(facts)
+    training = {k: facts[k] for k in ("seed", "steps", "seconds", "versions") if k in facts}
+    outcome.policy.with_metadata(
+        name=name,
+        returns=_figures(played.returns.tolist()),
+        teacher_returns=facts["sticky"],
+        training=training,
+    ).save(options.policies / "zoo" / f"{name}.safetensors")
     return {
         "stem": stem,
         "teacher": facts,

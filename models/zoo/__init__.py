@@ -1,7 +1,9 @@
 """Policies that ship with the package, by name.
 
 An event-driven policy has a short name, such as ``cartpole``; the dense teacher that it was made
-from ships as ``cartpole-dense``. `eventsim.models.zoo.train` trains the teachers.
+from ships as ``cartpole-dense``. `eventsim.models.zoo.train` trains the teachers. Teachers of
+policies that see pictures are too large to ship; `eventsim.models.zoo.atari` and
+`eventsim.models.zoo.minatar` train them.
 """
 
 from __future__ import annotations
@@ -33,6 +35,12 @@ def names() -> tuple[str, ...]:
 def event_driven() -> tuple[str, ...]:
     """Return the names of the event-driven policies, in order."""
     return tuple(name for name in names() if not is_dense(name))
+
+
+def paired() -> tuple[str, ...]:
+    """Return the names of the event-driven policies whose teachers ship with them, in order."""
+    known = names()
+    return tuple(name for name in event_driven() if dense_name(name) in known)
 
 
 def dense_name(name: str) -> str:

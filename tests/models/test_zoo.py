@@ -14,14 +14,38 @@ from tests.conftest import ROOT
 NAMES = ("acrobot", "cartpole", "lunarlander", "pendulum")
 
 
+#: Those that see pictures, whose teachers are too large to ship.
+PICTURES = tuple(name for name in zoo.event_driven() if name not in NAMES)
+
+
 def test_names_and_paths() -> None:
-    assert zoo.event_driven() == NAMES
-    assert zoo.names() == tuple(n for name in NAMES for n in (name, f"{name}-dense"))
+    assert zoo.paired() == NAMES
+    assert zoo.event_driven() == tuple(sorted((*NAMES, *PICTURES)))
+    assert set(zoo.names()) == {*NAMES, *PICTURES, *(f"{name}-dense" for name in NAMES)}
     for name in zoo.names():
-        assert zoo.is_dense(name) == (name not in NAMES)
+        assert zoo.is_dense(name) == (name not in (*NAMES, *PICTURES))
         assert zoo.path(name).is_file()
         assert zoo.path(name.upper()) == zoo.path(name)
-        assert zoo.path(name).stat().st_size < 50_000
+        assert zoo.path(name).stat().st_size < (2_000_000 if name in PICTURES else 50_000)
+
+
+def test_policies_of_pictures_say_what_they_are_and_lose() -> None:
+    for name in PICTURES:
+        _check_picture(name)
+
+
+def _check_picture(name: str) -> None:
+    policy, m = zoo.load(name), zoo.metadata(name)
+    assert m["name"] == name
+    assert policy.encoder.pixels is not None
+    assert m["env_id"].startswith(("ALE/", "MinAtar/"))
+    assert policy.dense_macs == m["teacher_dense_macs"]
+    assert m["reduction"] >= 50.0
+    assert m["relative_loss"]["mean"] <= m["optimize"]["max_loss"] <= 0.05
+    assert m["returns"]["episodes"] >= 30
+    assert m["returns"]["ci95"][0] <= m["returns"]["mean"] <= m["returns"]["ci95"][1]
+    assert m["teacher_returns"]["mean"] > 0.0
+    assert {"steps", "seed", "versions"} <= set(m["training"])
 
 
 def test_unknown_names_get_near_ones() -> None:
