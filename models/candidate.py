@@ -116,6 +116,10 @@ class Settings:
         Windows of a batch in training, and steps of a window.
     refine_synapses : int
         Networks with more synapses, unrolled, are not refined.
+    own_after : int
+        The ladder that begins with the teacher comes before the dense student of this number,
+        if none before it holds; after all of them by default. Where each takes long, it would come
+        too late.
     own_cut_share, own_iterations, own_learning_rate, own_cost, own_cost_growth
         The same of the ladder that begins with the teacher itself, where no student holds: larger
         networks, which are cut faster and trained longer, by smaller steps and with less weight on
@@ -148,6 +152,7 @@ class Settings:
     windows: int = 64
     window_steps: int = 32
     refine_synapses: int = 4_000
+    own_after: int = 1_000
     own_cut_share: float = 0.15
     own_iterations: int = 1_500
     own_learning_rate: float = 1e-3
@@ -162,6 +167,7 @@ LATER_SETTINGS = {
     "windows": 64,
     "window_steps": 32,
     "refine_synapses": 4_000,
+    "own_after": 1_000,
     "own_cut_share": 0.15,
     "own_iterations": 1_500,
     "own_learning_rate": 1e-3,

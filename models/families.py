@@ -175,8 +175,9 @@ FRAMES: dict[str, Any] = {
     "window_steps": 12,
     "cut_share": 0.35,
     "rounds": 16,
+    "own_after": 2,
     "own_cut_share": 0.4,
-    "own_iterations": 120,
+    "own_iterations": 60,
     "own_steps": 8_000,
     "wider": (0, 1),
 }

@@ -151,25 +151,25 @@ class Search:
     def _stages(self) -> Iterator[str]:
         self._stage("teacher", self._teacher)
         yield "teacher"
-        shapes = self.family.shapes
+        options, shapes = self.settings, self.family.shapes
         first = len(shapes) - 1
+        starts: list[str] = []
         for k in range(len(shapes)):
+            if k == options.own_after:
+                yield from self._own_ladder(starts)
             yield self._dense_stage(k)
-            if self._losses[self._dense_name(k)] <= self.settings.slack:
+            if self._losses[self._dense_name(k)] <= options.slack:
                 first = k
                 break
         else:
             # Where the capacity is needed, what the teacher has learned is the better start.
-            own = self.family.own(self.teacher, self._demonstrations)
-            if own is not None:
-                self._stage(_OWN, partial(self._own, own))
-                yield _OWN
-                yield from self._ladder(_OWN)
-                yield from self._refinements([_OWN])
+            if not starts:
+                yield from self._own_ladder(starts)
+            if starts:
+                yield from self._refinements(starts)
                 return
         # Each ladder at once after its dense start: what a small budget cuts are the wider ones.
         done: set[int] = set()
-        starts = []
         for above in self.settings.wider:
             k = min(first + above, len(shapes) - 1)
             too_wide = self.family.macs(shapes[k]) >= self.teacher_macs
@@ -182,6 +182,15 @@ class Search:
             yield from self._ladder(start)
             starts.append(start)
         yield from self._refinements(starts)
+
+    def _own_ladder(self, starts: list[str]) -> Iterator[str]:
+        """The ladder from the teacher's own weights, if students have its form."""
+        own = self.family.own(self.teacher, self._demonstrations)
+        if own is not None:
+            self._stage(_OWN, partial(self._own, own))
+            yield _OWN
+            yield from self._ladder(_OWN)
+            starts.append(_OWN)
 
     def _dense_name(self, k: int) -> str:
         return f"dense {self.family.words(self.family.shapes[k])}"
