@@ -285,6 +285,21 @@ def test_a_network_of_many_synapses_is_not_refined(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_ladder_from_the_teacher_may_come_early(tmp_path: Path) -> None:
+    settings = settings_for(catcher(), **{**EFFORT, "own_after": 1, "own_iterations": 25})
+    search = searched(tmp_path, settings=replace(settings, own_steps=300, slack=-9.0))
+    names = list(search.stages())
+    # No student can be that much better; so the teacher follows the first one, and others follow.
+    assert names[:4] == ["teacher", names[1], "own", "events own round 0"]
+    assert names[1].startswith("dense ")
+    assert [name for name in names[4:] if name.startswith("dense ")]
+    own = next(c for c in search.candidates if c.name == "own")
+    assert own.dense_macs == catcher().dense_macs
+    first = next(c for c in search.candidates if c.name == "events own round 0")
+    assert first.shape[0] == STACK * SIDE * SIDE
+
+
+@pytest.mark.slow
 def test_the_whole_optimisation_of_a_game_of_stacked_frames(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="needs the extra 'train'")
     outcome = optimize(
