@@ -201,21 +201,34 @@ class Search:
         return name
 
     def _ladder(self, start: str) -> Iterator[str]:
-        """Rounds of pruning and fine-tuning from a dense student."""
+        """Rounds of pruning and fine-tuning from a dense student.
+
+        From the teacher's own weights, what a round has destroyed is not built on: the next one
+        begins where the last that held ended, cuts half as much and trains twice as long.
+        """
         options = self.settings
-        failed = 0
-        name = start
+        failed = gentle = held = 0
+        name = last = start
         for number in range(options.rounds):
             before, name = name, f"events {start.removeprefix('dense ')} round {number}"
+            if start == _OWN:
+                before, power = last, held
+            else:
+                power = number
             self._stage(
                 name,
-                lambda name=name, before=before, number=number: self._events(  # type: ignore[misc]
-                    name, before, start, number
+                lambda name=name, before=before, power=power, gentle=gentle: self._events(  # type: ignore[misc]
+                    name, before, start, power, gentle
                 ),
             )
             yield name
-            failed = failed + 1 if self._losses[name] > options.slack else 0
-            if failed >= options.patience or self._losses[name] > 0.3:
+            if self._losses[name] <= options.slack:
+                failed, held, last = 0, held + 1, name
+            else:
+                failed += 1
+                gentle += start == _OWN
+            hopeless = start != _OWN and self._losses[name] > 0.3
+            if failed >= options.patience or hopeless:
                 break
 
     def _refinements(self, starts: Sequence[str]) -> Iterator[str]:
@@ -344,9 +357,16 @@ class Search:
         returns = self.teacher_returns
         return self._candidate(_OWN, "dense", self.teacher, student.dense_macs, 0.0, returns, _OWN)
 
-    def _events(self, name: str, before: str, start: str, number: int) -> dict[str, Any]:
-        """One round of a ladder."""
+    def _events(
+        self, name: str, before: str, start: str, number: int, gentle: int = 0
+    ) -> dict[str, Any]:
+        """One round of a ladder, so many after its first; the gentler, the more have failed."""
         options = self._settings_of(start)
+        options = replace(
+            options,
+            cut_share=options.cut_share * 0.5**gentle,
+            event_iterations=options.event_iterations * 2**gentle,
+        )
         seed = self._key(name)
         student = self._students[before]
         if number == 0:
