@@ -116,10 +116,9 @@ def show_zoo(to: Console, entries: Sequence[ZooEntry]) -> None:
     columns = (
         column("policy", "policy", lambda r: str(r["name"]), left=True),
         column("environment", "environment", lambda r: str(r["env"]), left=True),
-        column("kind", "kind", lambda r: str(r["kind"]), left=True),
         column("return", "return", lambda r: str(r["return"])),
         column("reduction", "reduction", lambda r: tables.factor(r["reduction"])),
-        column("size", "size", lambda r: f"{r['size'] / 1000:.0f} kB"),
+        column("kB", "kB", lambda r: f"{r['size'] / 1000:.0f}"),
     )
     rows = []
     for entry in entries:
@@ -130,13 +129,15 @@ def show_zoo(to: Console, entries: Sequence[ZooEntry]) -> None:
             {
                 "name": entry.name,
                 "env": entry.env or "not stated",
-                "kind": "teacher" if entry.is_teacher else "by events",
                 "return": text if std is None else f"{text} ± {tables.signed(std)}",
                 "reduction": entry.metadata.get("reduction"),
                 "size": entry.size,
             }
         )
-    notes = ("Return: mean ± standard deviation; eventsim run NAME runs one.",)
+    notes = (
+        "Return: mean ± standard deviation. NAME-dense is the teacher of NAME; eventsim run NAME "
+        "runs one.",
+    )
     show_table(
         to, tables.Table("Policies that ship with eventsim", columns, tuple(rows), notes=notes)
     )
