@@ -110,8 +110,9 @@ class Film(Hook):
 
         Parameters
         ----------
-        picture : uint8 array of shape (height, width, 3)
-            What ``env.render()`` gave before the step's action.
+        picture : array of shape (height, width, 3)
+            What ``env.render()`` gave before the step's action: bytes, or floats from 0 to 1 as
+            MinAtar's games give.
 
         Raises
         ------
@@ -123,6 +124,8 @@ class Film(Hook):
         if self.n_frames >= self._max:
             return
         array = np.asarray(picture)
+        if array.dtype.kind == "f" and array.size and 0.0 <= array.min() <= array.max() <= 1.0:
+            array = np.rint(255.0 * array).astype(np.uint8)
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
             raise InputError(
                 "gives no picture; make it with render_mode='rgb_array'", where="environment"

@@ -108,6 +108,17 @@ class Blinking(gym.Env[Any, Any]):
         return np.full((10, 14, 3), 50 * self.t, np.uint8)
 
 
+def test_pictures_of_floats_are_as_those_of_bytes(tmp_path: Path) -> None:
+    levels = np.linspace(0.0, 1.0, 48).reshape(4, 4, 3)
+    for name, picture in (("floats", levels), ("bytes", np.rint(255 * levels).astype(np.uint8))):
+        film = Film(tmp_path / f"{name}.gif")
+        film.frame(picture)
+        film.close()
+    assert (tmp_path / "floats.gif").read_bytes() == (tmp_path / "bytes.gif").read_bytes()
+    with pytest.raises(InputError, match="rgb_array"):
+        Film(tmp_path / "run.gif").frame(300.0 * levels)
+
+
 def test_a_run_films_its_first_episode(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     network = Network.from_arrays([rng.normal(size=(5, 3)), rng.normal(size=(2, 5))])
