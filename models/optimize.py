@@ -129,6 +129,7 @@ class Search:
         self._demonstrations = Demonstrations()
         self._students: dict[str, Any] = {}
         self._losses: dict[str, float] = {}
+        self._errors: dict[str, float] = {}
         self._spent = 0.0
         self._began = time.perf_counter()
         workdir.mkdir(parents=True, exist_ok=True)
@@ -204,7 +205,9 @@ class Search:
         """Rounds of pruning and fine-tuning from a dense student.
 
         From the teacher's own weights, what a round has destroyed is not built on: the next one
-        begins where the last that held ended, cuts half as much and trains twice as long.
+        begins where the last that held ended, cuts half as much and trains twice as long. A loss
+        within a standard error of what may be lost counts as held there: where returns vary much,
+        few episodes say little.
         """
         options = self.settings
         failed = gentle = held = 0
@@ -222,7 +225,8 @@ class Search:
                 ),
             )
             yield name
-            if self._losses[name] <= options.slack:
+            tolerance = self._errors[name] if start == _OWN else 0.0
+            if self._losses[name] - tolerance <= options.slack:
                 failed, held, last = 0, held + 1, name
             else:
                 failed += 1
@@ -280,6 +284,15 @@ class Search:
         n = min(len(returns), len(self.teacher_returns))
         advantage = self.teacher_returns.mean() - self.random_returns.mean()
         return float((self.teacher_returns[:n] - returns[:n]).mean() / advantage)
+
+    def _error(self, returns: Float) -> float:
+        """Standard error of `loss`."""
+        n = min(len(returns), len(self.teacher_returns))
+        advantage = float(self.teacher_returns.mean() - self.random_returns.mean())
+        if n < 2 or advantage == 0.0:
+            return math.inf
+        lost = self.teacher_returns[:n] - returns[:n]
+        return float(lost.std(ddof=1)) / math.sqrt(n) / abs(advantage)
 
     def _teacher(self) -> dict[str, Any]:
         options = self.settings
@@ -626,6 +639,7 @@ class Search:
             return
         returns = np.array(data["returns"])
         self._losses[name] = self.loss(returns)
+        self._errors[name] = self._error(returns)
         student = self._students[name]
         self.candidates.append(
             Candidate(
