@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +76,8 @@ def test_where_no_student_holds_the_teacher_itself_is_cut(
     from eventsim.models import families
 
     monkeypatch.setattr(families, "SHAPES", ((),))
+    # No loss is small enough for a student; for the ladder any is within its error.
+    monkeypatch.setattr(Search, "_error", lambda self, returns: np.inf)
     effort = replace(SMALL, slack=-1e-9, rounds=2, own_iterations=20, own_steps=400)
     one = search(tmp_path, settings=effort)
     names = list(one.stages())
@@ -85,6 +88,30 @@ def test_where_no_student_holds_the_teacher_itself_is_cut(
     assert found["events own round 1"].policy.network.n_synapses < one.teacher.network.n_synapses
     again = search(tmp_path, settings=effort)
     assert list(again.stages()) == names
+
+
+def test_a_ladder_from_the_teacher_goes_back_behind_a_round_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eventsim.models import families
+
+    monkeypatch.setattr(families, "SHAPES", ((),))
+    monkeypatch.setattr(Search, "_error", lambda self, returns: 0.0)
+    begun: list[tuple[str, str, int, int]] = []
+    whole = Search._events
+
+    def noted(self: Search, name: str, before: str, start: str, number: int, gentle: int) -> Any:
+        begun.append((name, before, number, gentle))
+        return whole(self, name, before, start, number, gentle)
+
+    monkeypatch.setattr(Search, "_events", noted)
+    effort = replace(SMALL, slack=-1e-9, rounds=3, own_iterations=10, own_steps=400)
+    one = search(tmp_path, settings=effort)
+    list(one.stages())
+    # Nothing holds, so every round begins with the teacher itself, ever more gently.
+    assert begun == [(f"events own round {k}", "own", 0, k) for k in range(3)]
+    cut = {c.policy.network.n_synapses for c in one.candidates if c.start == "own"}
+    assert cut == {one.teacher.network.n_synapses}
 
 
 def test_the_budget_ends_it_without_an_error(tmp_path: Path) -> None:
