@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from eventsim.connectivity import Connectivity
 from eventsim.convolution import Local
+from eventsim.errors import InputError
 from eventsim.models.policy import Policy
+from eventsim.output import write_text
 
 Float: TypeAlias = NDArray[np.float64]
 Kind: TypeAlias = Literal["dense", "pruned", "events"]
@@ -191,6 +194,25 @@ def identity_of(
         "teacher_sum": sum(_sum_of(q.weights) for q in teacher.network.projections),
         "settings": {key: v for key, v in given.items() if LATER_SETTINGS.get(key) != v},
     }
+
+
+def check_identity(workdir: Path, mine: Mapping[str, Any]) -> None:
+    """See that a folder holds no other search than this one, and say whose it is.
+
+    Raises
+    ------
+    InputError
+        If it does.
+    """
+    path = workdir / "search.json"
+    if not path.exists():
+        write_text(path, json.dumps(mine, indent=1) + "\n")
+    elif json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(mine)):
+        raise InputError(
+            "holds the search of another teacher, environment, seed or settings; give another "
+            "folder, or remove it",
+            where=f"'{workdir}'",
+        )
 
 
 def _sum_of(weights: Connectivity) -> float:

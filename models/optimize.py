@@ -38,6 +38,7 @@ from eventsim.models.candidate import (
     Float,
     Kind,
     Settings,
+    check_identity,
     dense_macs_of,
     identity_of,
 )
@@ -46,9 +47,10 @@ from eventsim.models.distill import Training
 from eventsim.models.families import Family, family_of, settings_for
 from eventsim.models.playground import Playground
 from eventsim.models.policy import Policy
-from eventsim.models.refine import Refined, Refining, Watched, refine
-from eventsim.models.rollout import RandomActor, make_for
+from eventsim.models.refine import Refined, Refining, evenly, refine
+from eventsim.models.rollout import make_for
 from eventsim.models.student import Demonstrations
+from eventsim.models.validation import Played, Validation
 from eventsim.output import write_atomically, write_text
 
 __all__ = [
@@ -94,8 +96,6 @@ class Search:
     ----------
     candidates : list of Candidate
         So far, in the order of the stages.
-    teacher_returns, random_returns : float64 array
-        On the validation seeds.
 
     Raises
     ------
@@ -122,18 +122,18 @@ class Search:
         self.workdir = workdir
         self.settings = settings or settings_for(teacher)
         self.candidates: list[Candidate] = []
-        self.teacher_returns = self.random_returns = np.zeros(0)
         self.family: Family = family_of(teacher)
         self._say = say or (lambda _: None)
         self._ground = Playground(lambda: make_for(teacher, env_id, **self.env_kwargs))
+        self._validation = Validation(self._ground, self.settings.screened, self.settings.slack)
         self._demonstrations = Demonstrations()
         self._students: dict[str, Any] = {}
         self._losses: dict[str, float] = {}
-        self._errors: dict[str, float] = {}
         self._spent = 0.0
         self._began = time.perf_counter()
         workdir.mkdir(parents=True, exist_ok=True)
-        self._check_identity()
+        mine = identity_of(teacher, env_id, self.env_kwargs, seed, self.settings)
+        check_identity(workdir, mine)
 
     # -- the stages ----------------------------------------------------------------------------
 
@@ -154,21 +154,21 @@ class Search:
         yield "teacher"
         options, shapes = self.settings, self.family.shapes
         first = len(shapes) - 1
-        starts: list[str] = []
         for k in range(len(shapes)):
             if k == options.own_after:
-                yield from self._own_ladder(starts)
+                yield from self._own_ladder()
             yield self._dense_stage(k)
             if self._losses[self._dense_name(k)] <= options.slack:
                 first = k
                 break
         else:
             # Where the capacity is needed, what the teacher has learned is the better start.
-            if not starts:
-                yield from self._own_ladder(starts)
-            if starts:
-                yield from self._refinements(starts)
+            if _OWN not in self._students:
+                yield from self._own_ladder()
+            if _OWN in self._students:
+                yield from self._refinements([_OWN])
                 return
+        starts = [_OWN] if _OWN in self._students else []
         # Each ladder at once after its dense start: what a small budget cuts are the wider ones.
         done: set[int] = set()
         for above in self.settings.wider:
@@ -184,15 +184,6 @@ class Search:
             starts.append(start)
         yield from self._refinements(starts)
 
-    def _own_ladder(self, starts: list[str]) -> Iterator[str]:
-        """The ladder from the teacher's own weights, if students have its form."""
-        own = self.family.own(self.teacher, self._demonstrations)
-        if own is not None:
-            self._stage(_OWN, partial(self._own, own))
-            yield _OWN
-            yield from self._ladder(_OWN)
-            starts.append(_OWN)
-
     def _dense_name(self, k: int) -> str:
         return f"dense {self.family.words(self.family.shapes[k])}"
 
@@ -202,38 +193,45 @@ class Search:
         return name
 
     def _ladder(self, start: str) -> Iterator[str]:
-        """Rounds of pruning and fine-tuning from a dense student.
-
-        From the teacher's own weights, what a round has destroyed is not built on: the next one
-        begins where the last that held ended, cuts half as much and trains twice as long. A loss
-        within a standard error of what may be lost counts as held there: where returns vary much,
-        few episodes say little.
-        """
+        """Rounds of pruning and fine-tuning from a dense student."""
         options = self.settings
-        failed = gentle = held = 0
-        name = last = start
+        failed = 0
+        name = start
         for number in range(options.rounds):
             before, name = name, f"events {start.removeprefix('dense ')} round {number}"
-            if start == _OWN:
-                before, power = last, held
-            else:
-                power = number
-            self._stage(
-                name,
-                lambda name=name, before=before, power=power, gentle=gentle: self._events(  # type: ignore[misc]
-                    name, before, start, power, gentle
-                ),
-            )
-            yield name
-            tolerance = self._errors[name] if start == _OWN else 0.0
-            if self._losses[name] - tolerance <= options.slack:
-                failed, held, last = 0, held + 1, name
-            else:
-                failed += 1
-                gentle += start == _OWN
-            hopeless = start != _OWN and self._losses[name] > 0.3
-            if failed >= options.patience or hopeless:
+            yield self._round(name, before, start, number)
+            failed = failed + 1 if self._losses[name] > options.slack else 0
+            if failed >= options.patience or self._losses[name] > 0.3:
                 break
+
+    def _own_ladder(self) -> Iterator[str]:
+        """Rounds from the teacher's own weights, if students have its form.
+
+        What a round has destroyed is not built on: the next one begins where the last that held
+        ended, cuts half as much and trains twice as long. A loss within a standard error of what
+        may be lost counts as held: where returns vary much, few episodes say little.
+        """
+        own = self.family.own(self.teacher, self._demonstrations)
+        if own is None:
+            return
+        self._stage(_OWN, partial(self._own, own))
+        yield _OWN
+        options = self.settings
+        last, held, gentle, failed = _OWN, 0, 0, 0
+        for number in range(options.rounds):
+            name = f"events {_OWN} round {number}"
+            yield self._round(name, last, _OWN, held, gentle)
+            error = self._validation.error(self.candidates[-1].returns)
+            if self._losses[name] - error <= options.slack:
+                last, held, failed = name, held + 1, 0
+            else:
+                gentle, failed = gentle + 1, failed + 1
+            if failed >= options.patience:
+                break
+
+    def _round(self, name: str, before: str, start: str, number: int, gentle: int = 0) -> str:
+        self._stage(name, lambda: self._events(name, before, start, number, gentle))
+        return name
 
     def _refinements(self, starts: Sequence[str]) -> Iterator[str]:
         """Refine the cheapest of each ladder that holds, the cheapest of all first.
@@ -279,32 +277,27 @@ class Search:
         """Dense MACs of the teacher."""
         return self.teacher.dense_macs
 
+    @property
+    def teacher_returns(self) -> Float:
+        """Of the teacher on the validation seeds."""
+        return self._validation.teacher
+
+    @property
+    def random_returns(self) -> Float:
+        """Of random actions on the validation seeds."""
+        return self._validation.random
+
     def loss(self, returns: Float) -> float:
         """Mean loss, relative to the teacher's advantage over random actions."""
-        n = min(len(returns), len(self.teacher_returns))
-        advantage = self.teacher_returns.mean() - self.random_returns.mean()
-        return float((self.teacher_returns[:n] - returns[:n]).mean() / advantage)
-
-    def _error(self, returns: Float) -> float:
-        """Standard error of `loss`."""
-        n = min(len(returns), len(self.teacher_returns))
-        advantage = float(self.teacher_returns.mean() - self.random_returns.mean())
-        if n < 2 or advantage == 0.0:
-            return math.inf
-        lost = self.teacher_returns[:n] - returns[:n]
-        return float(lost.std(ddof=1)) / math.sqrt(n) / abs(advantage)
+        return self._validation.loss(returns)
 
     def _teacher(self) -> dict[str, Any]:
-        options = self.settings
-        n = 4 * options.screened
         # At threshold 0 events give the dense outputs, and faster.
         exact = self.teacher.with_network(self.teacher.network.with_thresholds(0.0))
         session = exact.session()
-        returns = self._play(session, SEEDS["validation"], n)[0]
-        actor = RandomActor(self._ground.env.action_space)
-        actor.seed(self.seed)
-        random_returns = self._play(actor, SEEDS["validation"], n)[0]
-        inputs = self._record(session, options.recorded_steps, self._key("teacher"))
+        returns = self._validation.play(session, self._validation.episodes).returns
+        random_returns = self._validation.play_random(self.seed)
+        inputs = self._record(session, self.settings.recorded_steps, self._key("teacher"))
         self._add(inputs)
         self._say(
             f"teacher: return {returns.mean():.4g} (random {random_returns.mean():.4g}), "
@@ -330,7 +323,7 @@ class Search:
                 policy = student.to_policy(self.teacher, events=False)
                 self._add(self._record(policy.session(), options.visited_steps, seed + 100 + visit))
                 training = replace(training, iterations=options.dense_iterations // 2)
-            returns = self._validate(student.to_policy(self.teacher, events=False))[0]
+            returns = self._validate(student.to_policy(self.teacher, events=False)).returns
             loss = self.loss(returns)
             if best is None or loss < best[0]:
                 best = (loss, student, returns)
@@ -339,10 +332,9 @@ class Search:
         if best is None:
             raise InputError(f"is {options.starts}; give at least 1", field="starts")
         loss, student, returns = best
-        policy = student.to_policy(self.teacher, events=False)
         self._students[name] = student
         self._say(f"{name}: {student.dense_macs:,} MACs, loss {loss:.2%}")
-        return self._candidate(name, "dense", policy, student.dense_macs, 0.0, returns, name)
+        return _found(name, "dense", student.dense_macs, 0.0, returns, name)
 
     def _settings_of(self, start: str) -> Settings:
         """Settings of a ladder."""
@@ -367,11 +359,10 @@ class Search:
         self._students[_OWN] = student
         session = student.to_policy(self.teacher, events=False).session()
         self._add(self._record(session, self.settings.own_steps, self._key(_OWN)))
-        returns = self.teacher_returns
-        return self._candidate(_OWN, "dense", self.teacher, student.dense_macs, 0.0, returns, _OWN)
+        return _found(_OWN, "dense", student.dense_macs, 0.0, self.teacher_returns, _OWN)
 
     def _events(
-        self, name: str, before: str, start: str, number: int, gentle: int = 0
+        self, name: str, before: str, start: str, number: int, gentle: int
     ) -> dict[str, Any]:
         """One round of a ladder, so many after its first; the gentler, the more have failed."""
         options = self._settings_of(start)
@@ -399,14 +390,14 @@ class Search:
         policy = student.to_policy(self.teacher)
         self._add(self._record(policy.session(), options.visited_steps // 2, seed + 1))
         student = self._train(student, training, seed + 2, options.kept_steps)
-        policy = student.to_policy(self.teacher)
-        returns, macs, acs = self._validate(policy)
+        played = self._validate(student.to_policy(self.teacher))
+        macs, acs = played.macs / played.steps, played.acs / played.steps
         self._students[name] = student
         self._say(
             f"{name}: {student.n_synapses:,} synapses, {macs:.4g} MACs, loss "
-            f"{self.loss(returns):.2%}"
+            f"{self.loss(played.returns):.2%}"
         )
-        return self._candidate(name, "events", policy, macs, acs, returns, start)
+        return _found(name, "events", macs, acs, played.returns, start)
 
     def _refined(self, name: str, base: Candidate, until: float) -> None:
         """Refine a candidate for so many seconds, or read what came of it."""
@@ -418,12 +409,12 @@ class Search:
             return
         self._check_time()
         options = self.settings
-        seeds = range(SEEDS["validation"], SEEDS["validation"] + len(self.teacher_returns))
+        seeds = self._validation.seeds
         found: list[Refined] = []
         for one in refine(
             base.policy,
-            self._watch,
-            self._each_loss,
+            self._validation.watch,
+            self._validation.lost_on,
             seeds,
             Refining(
                 limit=options.refine_slack * options.slack,
@@ -440,7 +431,7 @@ class Search:
                 f"{one.loss:.2%} ({one.checks} looks)"
             )
         kept = []
-        for k, one in enumerate(_evenly(found[1:], options.refine_kept)):
+        for k, one in enumerate(evenly(found[1:], options.refine_kept)):
             file = f"{name.replace(' ', '-')}-{k}.safetensors"
             one.policy.save(self.workdir / file)
             kept.append(
@@ -472,31 +463,6 @@ class Search:
                 )
             )
 
-    def _watch(self, policy: Policy, seeds: Sequence[int]) -> list[Watched]:
-        """Episodes with their inputs and counts."""
-        session = policy.session()
-        watched = []
-        for seed in seeds:
-            played = self._ground.play(session, seed, record=True)
-            totals = session.simulator.totals  # type: ignore[union-attr]
-            watched.append(
-                Watched(
-                    float(played.rewards.sum()),
-                    played.steps,
-                    int(totals.macs.sum()),
-                    int(totals.acs.sum()),
-                    np.zeros((0, 0)) if played.inputs is None else played.inputs,
-                )
-            )
-        return watched
-
-    def _each_loss(self, returns: Float, seeds: Sequence[int]) -> Float:
-        first = seeds[0] - SEEDS["validation"]
-        advantage = self.teacher_returns.mean() - self.random_returns.mean()
-        return np.asarray(
-            (self.teacher_returns[first : first + len(returns)] - returns) / advantage
-        )
-
     # -- pieces --------------------------------------------------------------------------------
 
     def _train(
@@ -511,35 +477,9 @@ class Search:
             gentle = replace(training, learning_rate=training.learning_rate / 10.0)
             return self.family.train(student, shown, gentle, seed + 7)
 
-    def _validate(self, policy: Policy) -> tuple[Float, float, float]:
-        """Returns, MACs and ACs a step; more episodes where the first ones look good."""
-        options = self.settings
+    def _validate(self, policy: Policy) -> Played:
         self._check_time()
-        first = self._play(policy.session(), SEEDS["validation"], options.screened)
-        if self.loss(first[0]) > 2.0 * options.slack:
-            return first[0], first[1] / first[3], first[2] / first[3]
-        more = self._play(
-            policy.session(), SEEDS["validation"] + options.screened, 3 * options.screened
-        )
-        steps = first[3] + more[3]
-        return (
-            np.concatenate([first[0], more[0]]),
-            (first[1] + more[1]) / steps,
-            (first[2] + more[2]) / steps,
-        )
-
-    def _play(self, actor: Any, seed: int, n: int) -> tuple[Float, float, float, int]:
-        """Returns of n episodes, MACs and ACs in all, and steps."""
-        returns, macs, acs, steps = [], 0, 0, 0
-        for k in range(n):
-            played = self._ground.play(actor, seed + k)
-            returns.append(float(played.rewards.sum()))
-            steps += len(played.rewards)
-            totals = getattr(getattr(actor, "simulator", None), "totals", None)
-            if totals is not None:
-                macs += int(totals.macs.sum())
-                acs += int(totals.acs.sum())
-        return np.array(returns), macs, acs, steps
+        return self._validation.check(policy)
 
     def _record(self, session: Any, steps: int, key: int) -> list[Any]:
         """Encoded inputs of whole episodes, at least so many steps."""
@@ -573,20 +513,6 @@ class Search:
     def _check_time(self) -> None:
         if self.seconds > self.budget:
             raise OutOfTimeError
-
-    def _check_identity(self) -> None:
-        path = self.workdir / "search.json"
-        mine = identity_of(self.teacher, self.env_id, self.env_kwargs, self.seed, self.settings)
-        if path.exists():
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-            if theirs != json.loads(json.dumps(mine)):
-                raise InputError(
-                    "holds the search of another teacher, environment, seed or settings; give "
-                    "another folder, or remove it",
-                    where=f"'{self.workdir}'",
-                )
-            return
-        write_text(path, json.dumps(mine, indent=1) + "\n")
 
     def _stage(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
         """Do a stage, or read what it left."""
@@ -634,12 +560,11 @@ class Search:
 
     def _remember(self, name: str, data: dict[str, Any]) -> None:
         if name == "teacher":
-            self.teacher_returns = np.array(data["returns"])
-            self.random_returns = np.array(data["random"])
+            self._validation.teacher = np.array(data["returns"])
+            self._validation.random = np.array(data["random"])
             return
         returns = np.array(data["returns"])
         self._losses[name] = self.loss(returns)
-        self._errors[name] = self._error(returns)
         student = self._students[name]
         self.candidates.append(
             Candidate(
@@ -659,28 +584,16 @@ class Search:
             )
         )
 
-    @staticmethod
-    def _candidate(
-        name: str,
-        kind: Kind,
-        policy: Policy,
-        macs: float,
-        acs: float,
-        returns: Float,
-        start: str,
-    ) -> dict[str, Any]:
-        del policy
-        return {
-            "name": name,
-            "kind": kind,
-            "macs": float(macs),
-            "acs": float(acs),
-            "returns": returns.tolist(),
-            "start": start,
-        }
 
-
-def _evenly(found: Sequence[Refined], count: int) -> list[Refined]:
-    """So many of a sequence, the last among them."""
-    places = np.linspace(len(found) - 1, 0, min(count, len(found))).round().astype(int)
-    return [found[k] for k in sorted(set(places.tolist()))]
+def _found(
+    name: str, kind: Kind, macs: float, acs: float, returns: Float, start: str
+) -> dict[str, Any]:
+    """What is kept of a candidate beside its student."""
+    return {
+        "name": name,
+        "kind": kind,
+        "macs": float(macs),
+        "acs": float(acs),
+        "returns": returns.tolist(),
+        "start": start,
+    }

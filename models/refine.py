@@ -533,3 +533,9 @@ def _check(network: Network) -> None:
                 f"'{p.neuron.kind}' cannot be refined; only delta neurons can",
                 where=f"population '{p.name}'",
             )
+
+
+def evenly(found: Sequence[Refined], count: int) -> list[Refined]:
+    """So many of a sequence, the last among them."""
+    places = np.linspace(len(found) - 1, 0, min(count, len(found))).round().astype(int)
+    return [found[k] for k in sorted(set(places.tolist()))]

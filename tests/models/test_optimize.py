@@ -14,6 +14,7 @@ import pytest
 from eventsim.errors import InputError
 from eventsim.models import optimize
 from eventsim.models.optimize import Search, Settings
+from eventsim.models.validation import Validation
 from tests.tiny import cartpole_policy
 
 SMALL = Settings(
@@ -77,7 +78,7 @@ def test_where_no_student_holds_the_teacher_itself_is_cut(
 
     monkeypatch.setattr(families, "SHAPES", ((),))
     # No loss is small enough for a student; for the ladder any is within its error.
-    monkeypatch.setattr(Search, "_error", lambda self, returns: np.inf)
+    monkeypatch.setattr(Validation, "error", lambda self, returns: np.inf)
     effort = replace(SMALL, slack=-1e-9, rounds=2, own_iterations=20, own_steps=400)
     one = search(tmp_path, settings=effort)
     names = list(one.stages())
@@ -96,7 +97,7 @@ def test_a_ladder_from_the_teacher_goes_back_behind_a_round_that_failed(
     from eventsim.models import families
 
     monkeypatch.setattr(families, "SHAPES", ((),))
-    monkeypatch.setattr(Search, "_error", lambda self, returns: 0.0)
+    monkeypatch.setattr(Validation, "error", lambda self, returns: 0.0)
     begun: list[tuple[str, str, int, int]] = []
     whole = Search._events
 

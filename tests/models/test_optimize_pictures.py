@@ -26,6 +26,7 @@ from eventsim.models.policy import Policy
 from eventsim.models.quantization import check_size, quantize, size_bytes
 from eventsim.models.refine import changes_of
 from eventsim.models.student import Demonstrations
+from eventsim.models.validation import Validation
 from eventsim.models.wrappers import atari
 from eventsim.neurons import Delta, activation
 from eventsim.optimize_run import optimize
@@ -387,7 +388,7 @@ def test_stacked_frames_of_atari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         settings=settings_for(teacher, **effort),
     )
     # In so short episodes nobody scores.
-    monkeypatch.setattr(Search, "loss", lambda self, returns: 0.0)
+    monkeypatch.setattr(Validation, "lost", lambda self, returns: np.zeros(len(returns)))
     names = list(search.stages())
     # A sixteenth of the channels, one at least; no linear one on so many pixels.
     assert names[1] == "dense 28224-1c8-1c4-1c3-1-6"
