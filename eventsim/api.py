@@ -51,13 +51,6 @@ class ZooEntry:
         """Bytes of the file."""
         return self.path.stat().st_size
 
-    @property
-    def is_teacher(self) -> bool:
-        """Whether it is dense, and what an event-driven policy was made from."""
-        from eventsim.models.zoo import is_dense
-
-        return is_dense(self.name)
-
     def load(self) -> Policy:
         """Return the policy."""
         return load_policy(self.name)

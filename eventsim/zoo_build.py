@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from eventsim import __version__, summary
-from eventsim.errors import EventsimError, FileFormatError, InputError, OutputError
+from eventsim.errors import EventsimError, FileFormatError, InputError
 from eventsim.models import zoo
 from eventsim.models.arena import Arena
 from eventsim.models.importers import load_policy
@@ -30,7 +29,7 @@ from eventsim.models.policy import Policy
 from eventsim.models.pruning import connection_sparsity
 from eventsim.optimize_run import optimize
 from eventsim.optimize_state import Settings, seconds_of
-from eventsim.output import prepare_folder
+from eventsim.output import prepare_folder, write_atomically, write_text
 from eventsim.tables import factor, number
 
 _BEGIN, _END = "<!-- table: begin -->", "<!-- table: end -->"
@@ -224,12 +223,8 @@ def write_table(file: Path) -> None:
     _, end, after = rest.partition(_END)
     if not begin or not end:
         raise FileFormatError(f"lacks the marks {_BEGIN} and {_END}", where=str(file))
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        partial.write_text(f"{before}{begin}\n{table()}{end}{after}", encoding="utf-8")
-        os.replace(partial, file)
-    except OSError as error:
-        raise OutputError(f"cannot be written ({error.strerror})", where=str(file)) from error
+    filled = f"{before}{begin}\n{table()}{end}{after}"
+    write_atomically(file, lambda path: write_text(path, filled))
 
 
 def zoo_name(env_id: str) -> str:

@@ -161,8 +161,8 @@ PICTURES: dict[str, Any] = {
     "own_steps": 20_000,
 }
 
-#: What differs further where the pictures are frames of a screen: a step takes a hundred times as
-#: long as one of a small environment, and an episode has thousands of them.
+#: What differs further where the pictures are frames of a screen: steps take long there, and an
+#: episode has thousands of them.
 FRAMES: dict[str, Any] = {
     "recorded_steps": 12_000,
     "visited_steps": 4_000,

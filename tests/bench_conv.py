@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from eventsim.network import Network
 from eventsim.simulator import Simulator
 from eventsim.stack import Stack, channels_last
 from tests.machine import describe
+from tests.optimize_table import write
 
 GAMES = ("Pong", "Breakout")
 #: Share of weights pruned in each layer, input threshold in bytes, and hidden threshold.
@@ -348,16 +348,10 @@ def save(path: Path | None, dense_macs: int, results: list[dict[str, Any]]) -> N
     """Write the measurements, if there is a file for them."""
     if path is None:
         return
-    text = {
-        "machine": describe(
-            "numpy", "numba", "onnxruntime", "torch", "ale-py", module="tests.bench_conv"
-        ),
-        "dense_macs": dense_macs,
-        "results": results,
-    }
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    machine = describe(
+        "numpy", "numba", "onnxruntime", "torch", "ale-py", module="tests.bench_conv"
+    )
+    write(path, {"machine": machine, "dense_macs": dense_macs, "results": results})
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ set to 0 for that, as only then the dense pass says what is right.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import resource
 import sys
 import time
@@ -29,6 +27,7 @@ from eventsim.simulator import Simulator
 from eventsim.stack import channels_last
 from tests.bench_conv import network, play, record, weights
 from tests.machine import describe
+from tests.optimize_table import write
 
 
 def resident() -> float:
@@ -110,10 +109,7 @@ def main() -> None:
         )
     if options.out:
         machine = describe("numpy", "numba", "ale-py", module="tests.drift_conv")
-        text = json.dumps({"machine": machine, "results": results}, indent=1)
-        temporary = options.out.with_suffix(".tmp")
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, options.out)
+        write(options.out, {"machine": machine, "results": results})
 
 
 if __name__ == "__main__":

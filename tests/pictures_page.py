@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.markdown import number, table
 from tests.pictures_table import RESULTS
 
 
@@ -24,8 +25,6 @@ def measured(folder: Path = RESULTS) -> list[dict[str, Any]]:
 
 def text(found: list[dict[str, Any]]) -> str:
     """Teachers, what they became, and where the work is left."""
-    from tests.results_table import table
-
     teachers = {one["teacher"]["env_id"]: one for one in found}
     parts = [
         table(
@@ -76,8 +75,6 @@ def _teacher(one: dict[str, Any]) -> list[str]:
 
 
 def _outcome(one: dict[str, Any]) -> list[str]:
-    from tests.results_table import number
-
     data = one["outcome"]
     small, loss, factors = data["small_dense"], data["relative_loss"], data["factors"]
     return [
@@ -98,8 +95,6 @@ def _outcome(one: dict[str, Any]) -> list[str]:
 
 
 def _layers(one: dict[str, Any]) -> list[str]:
-    from tests.results_table import number
-
     layers = [
         f"{layer['name']} {number(layer['synops'])}"
         + (f" ({number(layer['reduction'], 'x')})" if layer["reduction"] else "")

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,19 +62,10 @@ def zoo_name(facts: dict[str, Any]) -> str:
     return game if library == "ale" else f"{library}-{game}"
 
 
-def _figures(values: list[float]) -> dict[str, Any]:
-    found = _returns(values)
-    last = SEED + len(values) - 1
-    return found | {"std": statistics.stdev(values), "seeds": [SEED, last]}
-
-
 def _returns(values: list[float]) -> dict[str, Any]:
-    interval = summary.t_interval(values)
-    return {
-        "mean": sum(values) / len(values),
-        "ci95": None if interval is None else list(interval),
-        "episodes": len(values),
-    }
+    figures = summary.returns(values)
+    figures.pop("per_episode")
+    return {**figures, "episodes": len(values)}
 
 
 def layers_of(teacher: Policy, policy: Policy, played: eventsim.Run) -> list[dict[str, Any]]:
@@ -132,9 +122,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     data["policy"] = target.name
     name = zoo_name(facts)
     training = {k: facts[k] for k in ("seed", "steps", "seconds", "versions") if k in facts}
+    returns = _returns(played.returns.tolist())
     outcome.policy.with_metadata(
         name=name,
-        returns=_figures(played.returns.tolist()),
+        returns=returns | {"seeds": [SEED, SEED + options.episodes - 1]},
         teacher_returns=facts["sticky"],
         training=training,
     ).save(options.policies / "zoo" / f"{name}.safetensors")
@@ -144,7 +135,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "max_loss": options.max_loss,
         "budget_seconds": seconds_of(options.budget),
         "outcome": data,
-        "returns": _returns(played.returns.tolist()) | {"first_seed": SEED},
+        "returns": returns | {"first_seed": SEED},
         "layers": layers_of(teacher, outcome.policy, played),
         "file_bytes": target.stat().st_size,
         "notes": list(outcome.notes),

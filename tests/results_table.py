@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import pictures_page
+from tests.markdown import number, table
 from tests.optimize_table import RESULTS, ROOT, TASKS
 
 PAGE = ROOT / "docs" / "results.md"
@@ -47,12 +48,6 @@ def results(folder: Path = RESULTS) -> list[dict[str, Any]]:
             one["outcome"]["seeds"]["optimization"],
         ),
     )
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
 def page(
@@ -216,13 +211,6 @@ def _seed(one: dict[str, Any]) -> int:
 def _loss(data: dict[str, Any]) -> str:
     loss = data["relative_loss"]
     return f"{100 * loss['mean']:.2f}%, {100 * loss['upper95']:.2f}%"
-
-
-def number(value: float | None, suffix: str = "") -> str:
-    """Write a number with three digits, or whole from 100 on; a dash for None."""
-    if value is None:
-        return "–"
-    return f"{value:,.0f}{suffix}" if value >= 100 else f"{value:.3g}{suffix}"
 
 
 def _row(one: dict[str, Any]) -> list[str]:

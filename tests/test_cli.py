@@ -303,7 +303,7 @@ def test_the_zoo_is_listed(call: Call) -> None:
         (row,) = (words for words in map(str.split, out.splitlines()) if words[:1] == [name.name])
         assert row[1] == name.env
         assert (row[2] != "–", row[3]) == (True, "±")
-        assert (row[5] == "–") == name.is_teacher
+        assert (row[5] == "–") == name.name.endswith("-dense")
 
 
 def test_the_first_run_says_that_it_compiles(

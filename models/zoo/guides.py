@@ -1,9 +1,9 @@
 """Players that read a game's memory, for a network to learn from that sees its pictures only.
 
-On one core of a CPU, learning from rewards alone spends hours on what a few lines can show: which
-way the paddle has to go. An agent of `eventsim.models.zoo.atari` may begin by imitating one of
-these, and then learns from rewards. They play by the console's 128 bytes of memory; what stands
-where was found by playing, and the constants are those of the frames that the bytes count in.
+Which way the paddle has to go, a few lines can show; rewards alone take long to tell. An agent of
+`eventsim.models.zoo.atari` may begin by imitating one of these, and then learns from rewards. They
+play by the console's 128 bytes of memory; what stands where was found by playing, and the constants
+are those of the frames that the bytes count in.
 """
 
 from __future__ import annotations
