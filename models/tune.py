@@ -5,8 +5,9 @@ validation seeds against its teacher and random actions, one batch after the oth
 betting (`eventsim.models.bounds`) shows that its loss is below the limit, or there is no hope. Such
 a test may be looked at after every batch, so trying costs no confidence; trying several candidates
 does, so each gets an equal part of the error that the choice may make. The first that passes is
-taken. What is promised of it is a bound from test seeds that no stage has seen, and it stands
-whether or not it is within the limit.
+taken. Where none does and time is left, those that could not be told from the limit are tried on,
+the cheapest of those that need the fewest episodes first. What is promised of it is a bound from
+test seeds that no stage has seen, and it stands whether or not it is within the limit.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ FIRST_BATCH = 20
 _ENOUGH = 100
 #: A batch adds this part of the episodes so far, so that looking stays cheap.
 _GROWTH = 0.25
+#: Which verdict is better.
+_RANK = {"holds": 0, "undecided": 1, "running": 1, "loses": 2}
 #: Standard errors by which a mean must be above the limit for a candidate to be given up.
 _HOPELESS = 2.0
 
@@ -151,8 +154,9 @@ def choose(
     level : float, optional
         Confidence of the choice as a whole.
     patience : int, optional
-        A candidate that by its episodes so far would need more than these is left undecided, so
-        that one just at the limit does not take the time of all; default half of the seeds.
+        A candidate that by its episodes so far would need more than these is left undecided at
+        first, so that one just at the limit does not take the time of all; default half of the
+        seeds.
     out_of_time : callable, optional
         Asked before every batch but the very first.
     look : callable, optional
@@ -173,30 +177,27 @@ def choose(
         raise InputError(f"is {level}; give a number between 0 and 1", field="level")
     trials: list[Trial] = []
     seen: list[Pairs] = []
-    late = False
+    late, each = False, 1.0 - (1.0 - level) / count
+
+    def attempt(k: int, wait: int) -> tuple[Trial, Pairs, bool]:
+        return _try(k, play, seeds, scale, limit, each, wait, out_of_time, look)
+
     for k in range(count):
         if trials and out_of_time():
             late = True
             break
-        trial, pairs, late = _try(
-            k,
-            play,
-            seeds,
-            scale,
-            limit,
-            1.0 - (1.0 - level) / count,
-            len(seeds) // 2 if patience is None else patience,
-            out_of_time,
-            look,
-        )
+        trial, pairs, late = attempt(k, len(seeds) // 2 if patience is None else patience)
         trials.append(trial)
         seen.append(pairs)
         if trial.verdict == "holds" or late:
             break
-    holds = trials[-1].verdict == "holds"
-    best = len(trials) - 1
-    if not holds:
-        best = min(range(best + 1), key=lambda j: (trials[j].verdict == "loses", trials[j].upper))
+    if trials[-1].verdict != "holds" and not late:
+        for k in _once_more(trials, seen, scale, limit, each):
+            trials[k], seen[k], late = attempt(k, len(seeds))
+            if trials[k].verdict == "holds" or late:
+                break
+    best = min(range(len(trials)), key=lambda j: (_RANK[trials[j].verdict], trials[j].upper))
+    holds = trials[best].verdict == "holds"
     return Choice(best, holds, tuple(trials), plan(seen[best], scale, limit, level=level), late)
 
 
@@ -325,6 +326,22 @@ def _try(
     trial = Trial(n, pairs.mean_loss, upper_bound(pairs, scale, level=level), verdict)
     look(k, trial)
     return trial, pairs, late
+
+
+def _once_more(
+    trials: list[Trial], seen: list[Pairs], scale: Scale, limit: float, level: float
+) -> list[int]:
+    """Undecided candidates that episodes may decide; the cheapest of those of the least need first.
+
+    A tie within half of the need is none: what is left of the time is a guess as well.
+    """
+    needs = {}
+    for k, trial in enumerate(trials):
+        needed = plan(seen[k], scale, limit, level=level, power=0.5)
+        if trial.verdict == "undecided" and needed is not None:
+            needs[k] = needed.episodes
+    least = min(needs.values(), default=0)
+    return sorted(needs, key=lambda k: (needs[k] > 1.5 * least, k))
 
 
 def _too_close(pairs: Pairs, scale: Scale, limit: float, level: float, patience: int) -> bool:

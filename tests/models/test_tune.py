@@ -58,6 +58,29 @@ def test_a_candidate_at_the_limit_does_not_take_the_time_of_all() -> None:
     assert choice.index == 0
 
 
+def test_time_that_is_left_goes_to_those_that_could_not_be_told() -> None:
+    # None can be told within 50 episodes; the first would take all seeds.
+    play = player(0.0195, 0.0, 0.0, 0.3, sd=0.1)
+    looks: list[tuple[int, str]] = []
+    choice = choose(
+        4, play, SEEDS, SCALE, 0.02, patience=50,
+        look=lambda k, trial: looks.append((k, trial.verdict)),
+    )  # fmt: skip
+    assert choice.holds
+    assert choice.index == 1
+    assert [t.verdict for t in choice.trials] == ["undecided", "holds", "undecided", "loses"]
+    verdicts = [(k, verdict) for k, verdict in looks if verdict != "running"]
+    assert verdicts == [
+        (0, "undecided"), (1, "undecided"), (2, "undecided"), (3, "loses"), (1, "holds"),
+    ]  # fmt: skip
+    # Where no time is left, they stay so.
+    over = choose(
+        3, play, SEEDS, SCALE, 0.02, patience=50, out_of_time=lambda: len(looks) > 2,
+        look=lambda k, trial: looks.append((k, trial.verdict)),
+    )  # fmt: skip
+    assert over.out_of_time
+
+
 def test_each_trial_is_held_to_a_share_of_the_error() -> None:
     alone = choose(1, player(0.0), SEEDS, SCALE, 0.02).trials[0]
     of_many = choose(16, player(*[0.0] * 16), SEEDS, SCALE, 0.02).trials[0]
