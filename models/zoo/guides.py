@@ -29,12 +29,23 @@ class Guide(ABC):
     ----------
     ACTIONS : tuple of int
         Those that it uses, out of the minimal action set.
+    PLACED : tuple of int
+        Bytes that say where something is.
+    SHOWN : tuple of int
+        For each of them the byte that is 0 where it is nowhere.
     """
 
     ACTIONS: ClassVar[tuple[int, ...]]
+    PLACED: ClassVar[tuple[int, ...]]
+    SHOWN: ClassVar[tuple[int, ...]]
+    #: Fastest movement, in places a step, that `seen` tells from others.
+    FASTEST: ClassVar = 32.0
 
     def __init__(self) -> None:
         self._before: Memory | None = None
+        #: What the last `worths` went by: float64 array of shape (2 len(PLACED),), where things
+        #: were and how they moved, -1 to 1, NaN for what was nowhere.
+        self.seen: Float = np.full(2 * len(self.PLACED), np.nan)
 
     def worths(self, memory: Memory) -> Float:
         """What each action is worth; to be called once a step.
@@ -51,7 +62,13 @@ class Guide(ABC):
         """
         before = memory if self._before is None else self._before
         self._before = memory.copy()
-        return self._worths(memory.astype(int), before.astype(int))
+        now, then = memory.astype(int), before.astype(int)
+        placed, shown = list(self.PLACED), list(self.SHOWN)
+        places = np.where(now[shown] > 0, now[placed], np.nan)
+        old = np.where(then[shown] > 0, then[placed], np.nan)
+        moves = np.clip((places - old) / self.FASTEST, -1.0, 1.0)
+        self.seen = np.concatenate([places / 128.0 - 1.0, moves])
+        return self._worths(now, then)
 
     def act(self, memory: Memory) -> int:
         """Return the action of the greatest worth, the first of equals."""
@@ -141,7 +158,8 @@ class Pong(_Paddle):
     """Meets the ball with that end of the paddle which throws it past the opponent."""
 
     ACTIONS = (0, 3, 2)
-    BALL_X, BALL_Y, PADDLE = 49, 54, 51
+    BALL_X, BALL_Y, PADDLE = PLACED = 49, 54, 51
+    SHOWN = 54, 54, 51
     TOP, BOTTOM, REACH, HOME = 44, 207, 188, 120.0
     PLACES, ROLL, MEETS = (38.0, 203.0), (10.0, 10.0, 2.6), (-1.5, 6.75, 14.9)
     #: From the middle on where the ball is thrown back steeply, and what that is worth beside
@@ -178,7 +196,8 @@ class Breakout(_Paddle):
 
     #: The last one is the button that serves; it does nothing else.
     ACTIONS = (0, 2, 3, 1)
-    BALL_X, BALL_Y, PADDLE = 99, 101, 72
+    BALL_X, BALL_Y, PADDLE = PLACED = 99, 101, 72
+    SHOWN = 101, 101, 72
     LEFT, RIGHT, REACH = 55, 201, 178
     PLACES, ROLL, MEETS = (55.0, 191.0), (12.0, 10.5, 0.0), (2.0, 9.5, 17.0)
     SURE = 3.0
@@ -212,6 +231,7 @@ class Freeway(Guide):
     #: What a step is worth.
     STEP = 0.125
     CHICKEN, CARS = 14, slice(108, 118)
+    PLACED = SHOWN = (14, *range(108, 118))
     #: Places that a car moves on in a step, lane by lane from the bottom.
     SPEEDS: ClassVar = np.array([0.8, 1.0, 4 / 3, 2.0, 4.0, -4.0, -2.0, -4 / 3, -1.0, -0.8])
     WIDTH, LANE, FIRST_LANE, GOAL = 160.0, 16, 8, 176

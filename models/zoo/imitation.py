@@ -3,7 +3,9 @@
 The network plays and the player says what it would have done (DAgger, Ross et al. 2011,
 arXiv 1011.0686); in the first round the player plays. It says what each action is worth: steps at
 which little depends on the action weigh little, and actions of nearly equal worth are equally
-right. The value head learns beside it what the network's play brought in.
+right. Beside it the value head learns what the network's play brought in, and a head that is left
+out afterwards where the things are that the player goes by: what a network cannot place it cannot
+act on, and the actions alone tell it little about a ball of two pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from eventsim.models.zoo.ppo import Learner
 N_ENVS, STEPS = 16, 512
 #: Steps before the end of a round of which the rewards to come are not known well enough.
 UNKNOWN = 128
-EPOCHS, LAST_EPOCHS, MINIBATCH, LEARNING_RATE = 1, 14, 256, 5e-4
+EPOCHS, LAST_EPOCHS, MINIBATCH, LEARNING_RATE = 1, 12, 64, 1e-3
 #: Difference of worth at which an action is e times as right, the weight of a step of which nothing
 #: depends, and the most that it can be more.
 TEMPERATURE, LEAST_WEIGHT, MOST_WEIGHT = 0.05, 0.05, 2.0
@@ -63,6 +65,8 @@ class Demonstrations:
         worths : float32 array of shape (n, number of the player's actions)
         to_come : float32 array of shape (n,)
             Discounted rewards, NaN where unknown.
+        seen : float32 array of shape (n, places and movements)
+            What the player went by, as its attribute `seen`.
         """
         return [np.concatenate(columns) for columns in zip(*self._parts, strict=True)]
 
@@ -72,6 +76,7 @@ class Demonstrations:
         frames = np.empty((*shape, 4, 84, 84), np.uint8)
         actions_of = np.array(self._guides[0].ACTIONS)
         shown = np.empty((*shape, len(actions_of)), np.float32)
+        seen = np.empty((*shape, len(self._guides[0].seen)), np.float32)
         rewards, over = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
         self.returns = []
         for t in range(STEPS):
@@ -80,6 +85,7 @@ class Demonstrations:
                 one.worths(env.unwrapped.ale.getRAM())
                 for one, env in zip(self._guides, self._environments, strict=True)
             ]
+            seen[t] = [one.seen for one in self._guides]
             best = actions_of[shown[t].argmax(1)]
             actions = best if act is None else act(frames[t])
             for k, env in enumerate(self._environments):
@@ -100,7 +106,12 @@ class Demonstrations:
             to_come[:] = np.nan  # those of another's play
         flat = STEPS * N_ENVS
         self._parts.append(
-            (frames.reshape(flat, 4, 84, 84), shown.reshape(flat, -1), to_come.ravel())
+            (
+                frames.reshape(flat, 4, 84, 84),
+                shown.reshape(flat, -1),
+                to_come.ravel(),
+                seen.reshape(flat, -1),
+            )
         )
 
     def close(self) -> None:
@@ -149,24 +160,28 @@ def fit(
     epochs: int,
     rate: float,
     rng: np.random.Generator,
-) -> tuple[float, float]:
-    """Learn the actions by cross-entropy, and the rewards to come by squared error.
+) -> tuple[float, float, float]:
+    """Learn the actions by cross-entropy, rewards to come and places by squared error.
 
     Returns
     -------
-    cross_entropy, agreement : float
-        Weighted means over the last epoch.
+    cross_entropy, agreement, placing : float
+        Means over the last epoch, the first two weighted; the last is the squared error of what the
+        player saw.
     """
-    pictures, worths, to_come = shown.arrays()
+    pictures, worths, to_come, seen = shown.arrays()
     right, weights = targets(worths, actions, learner.actor.out_features)
     weights /= weights.mean()
-    sums, parts = np.zeros(2), len(weights) // MINIBATCH
+    sums, parts = np.zeros(3), len(weights) // MINIBATCH
     for epoch in range(epochs):
         sums[:] = 0.0
         for part in np.array_split(rng.permutation(len(weights)), parts):
-            sums += learner.imitate(pictures[part], right[part], weights[part], to_come[part], rate)
+            sums += learner.imitate(
+                pictures[part], right[part], weights[part], to_come[part], seen[part], rate
+            )
         rate *= 0.6 if 2 * epoch >= epochs else 1.0
-    return float(sums[0] / parts), float(sums[1] / parts)
+    entropy, agreement, placing = (sums / parts).tolist()
+    return entropy, agreement, placing
 
 
 def imitate(
@@ -196,8 +211,8 @@ def imitate(
     -------
     list of dict
         For each round its steps so far, the mean return of the episodes that ended in it, the
-        cross-entropy, and the share of steps, by weight, at which the likeliest action is the
-        player's.
+        cross-entropy, the share of steps, by weight, at which the likeliest action is the player's,
+        and the root mean square of the error of places and movements (-1 to 1).
 
     Raises
     ------
@@ -215,18 +230,20 @@ def imitate(
             mean = float(np.mean(shown.returns)) if shown.returns else None
             epochs = LAST_EPOCHS if k == rounds - 1 else EPOCHS
             actions = GUIDES[game].ACTIONS
-            entropy, agreement = fit(learner, shown, actions, epochs, LEARNING_RATE, rng)
+            entropy, agreement, placing = fit(learner, shown, actions, epochs, LEARNING_RATE, rng)
             history.append(
                 {
                     "steps": len(shown),
                     "mean_return": mean,
                     "cross_entropy": entropy,
                     "agreement": agreement,
+                    "placing": placing**0.5,
                 }
             )
             say(
                 f"{game}: {len(shown):,} steps shown, return "
-                f"{'-' if mean is None else format(mean, '.2f')}, agrees in {agreement:.1%}"
+                f"{'-' if mean is None else format(mean, '.2f')}, agrees in {agreement:.1%}, "
+                f"places to {placing**0.5:.3f}"
             )
     finally:
         shown.close()

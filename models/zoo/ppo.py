@@ -19,6 +19,8 @@ Array = NDArray[Any]
 Float = NDArray[np.float32]
 
 _BYTE = 1.0 / 255.0
+#: Weight of the squared error of places, which are between -1 and 1.
+PLACING = 4.0
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Learner:
             self._parameters, settings.learning_rate, eps=1e-5, fused=True
         )
         self._generator = torch.Generator().manual_seed(seed)
+        self._placing: Any = None  # a head, and what trains it
 
     @property
     def module(self) -> Any:
@@ -199,9 +202,10 @@ class Learner:
         right: Float,
         weights: Float,
         to_come: Float,
+        seen: Float,
         learning_rate: float,
-    ) -> tuple[float, float]:
-        """One step towards another's actions, and towards the rewards to come where not NaN.
+    ) -> tuple[float, float, float]:
+        """One step towards another's actions, the rewards to come and what it saw where not NaN.
 
         Parameters
         ----------
@@ -215,28 +219,42 @@ class Learner:
 
         Returns
         -------
-        The weighted cross-entropy, and the share, by weight, of the likeliest actions that are the
-        most right.
+        The weighted cross-entropy, the share, by weight, of the likeliest actions that are the most
+        right, and the mean squared error of what was seen.
         """
         import torch
 
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        wanted, weight, target = map(torch.from_numpy, (right, weights, to_come))
-        logits, values = self._forward(torch.from_numpy(pictures))
+        if self._placing is None:
+            head = torch.nn.Linear(self.actor.in_features, seen.shape[1])
+            torch.nn.init.zeros_(head.weight)
+            torch.nn.init.zeros_(head.bias)
+            self._placing = head, torch.optim.Adam(head.parameters(), eps=1e-5)
+        head, optimizer = self._placing
+        wanted, weight, target, places = map(torch.from_numpy, (right, weights, to_come, seen))
+        features = self._features(torch.from_numpy(pictures))
+        logits, values = self.actor(features), self.critic(features)[:, 0]
         losses = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
         loss = (weight * losses).mean()
-        known = ~torch.isnan(target)
-        total = loss
-        if bool(known.any()):
-            total = loss + self.settings.value * (values - target)[known].square().mean()
+        total, errors = loss, []
+        for part, found, aim in (
+            (self.settings.value, values, target),
+            (PLACING, head(features), places),
+        ):
+            known = ~torch.isnan(aim)
+            errors.append((found - aim)[known].square().sum() / known.sum().clamp(min=1))
+            total = total + part * errors[-1]
         self._optimizer.zero_grad()
+        optimizer.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_norm)
         self._optimizer.step()
+        optimizer.step()
         likeliest = wanted.gather(1, logits.detach().argmax(1, keepdim=True))[:, 0]
         agree = (likeliest >= wanted.max(1).values - 1e-6).float()
-        return float(loss.detach()), float((weight * agree).sum() / weight.sum())
+        agreement = (weight * agree).sum() / weight.sum()
+        return float(loss.detach()), float(agreement), float(errors[1].detach())
 
     def state(self) -> dict[str, Any]:
         """Tensors from which `load` goes on: weights, the optimiser's moments, the generator."""
@@ -265,6 +283,11 @@ class Learner:
 
     def _forward(self, pictures: Any) -> tuple[Any, Any]:
         """Logits of shape (B, n_actions) and values of shape (B,), float32."""
+        features = self._features(pictures)
+        return self.actor(features), self.critic(features)[:, 0]
+
+    def _features(self, pictures: Any) -> Any:
+        """What the trunk makes of pictures: float32, of shape (B, 512)."""
         import torch
 
         half = self.settings.bfloat16
@@ -272,5 +295,4 @@ class Learner:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             x = pictures.to(torch.bfloat16 if half else torch.float32)
             x = torch.nn.functional.conv2d(x, first.weight * _BYTE, first.bias, first.stride)
-            features = self.trunk[1:](x).float()
-        return self.actor(features), self.critic(features)[:, 0]
+            return self.trunk[1:](x).float()

@@ -101,6 +101,17 @@ def test_freeway_waits_for_a_car_and_else_goes() -> None:
     assert Freeway().act(memory(b14=6, **{**cars, "b108": 46})) == 0
 
 
+def test_what_a_player_saw() -> None:
+    player = Breakout()
+    assert np.isnan(player.seen).all()
+    player.worths(memory(b99=64, b101=0, b72=128))
+    # Where the ball was last says nothing.
+    assert player.seen == pytest.approx([np.nan, np.nan, 0.0, np.nan, np.nan, 0.0], nan_ok=True)
+    player.worths(memory(b99=64, b101=88, b72=128))
+    player.worths(memory(b99=80, b101=96, b72=28))
+    assert player.seen == pytest.approx([-0.375, -0.25, -100 / 128, 0.5, 0.25, -1.0], nan_ok=True)
+
+
 def test_a_game_without_a_player() -> None:
     with pytest.raises(InputError, match=r"space_invaders.*has no player.*pong, breakout, freeway"):
         guide("space_invaders")
@@ -115,16 +126,20 @@ def test_imitating_makes_what_is_right_likelier_and_leaves_an_unknown_value() ->
     right, weights = np.eye(3, dtype=np.float32)[actions], np.ones(32, np.float32)
     critic = learner.critic.weight.detach().clone()
     unknown = np.full(32, np.nan, np.float32)
-    first = learner.imitate(pictures, right, weights, unknown, 1e-3)
+    places = np.full((32, 2), np.nan, np.float32)
+    places[:16, 0] = np.where(actions[:16] == 1, 0.5, -0.5)
+    first = learner.imitate(pictures, right, weights, unknown, places, 1e-3)
     for _ in range(30):
-        last = learner.imitate(pictures, right, weights, unknown, 1e-3)
+        last = learner.imitate(pictures, right, weights, unknown, places, 1e-3)
+    assert first[2] == pytest.approx(0.25)  # of a head that says 0
+    assert last[2] < 0.1
     assert last[0] < 0.5 * first[0]
     assert last[1] > 0.9
     assert (learner.likeliest(pictures) == actions).mean() > 0.9
     assert bool((critic == learner.critic.weight).all())
     wanted = np.where(actions == 0, 2.0, unknown).astype(np.float32)
     for _ in range(60):
-        learner.imitate(pictures, right, weights, wanted, 1e-3)
+        learner.imitate(pictures, right, weights, wanted, places, 1e-3)
     assert np.abs(learner.values(pictures)[actions == 0] - 2.0).mean() < 0.5
 
 
@@ -178,8 +193,10 @@ def test_what_a_round_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = imitation.Demonstrations("breakout", make, 0, 0.5)
     shown.round(None)
     shown.round(lambda frames: np.zeros(len(frames), np.int64))
-    pictures, worths, to_come = shown.arrays()
+    pictures, worths, to_come, seen = shown.arrays()
     assert len(shown) == len(worths) == 2 * 2 * 24
+    assert seen.shape == (96, 6)
+    assert np.isnan(seen).all()  # memory of zeros has nothing in it
     assert (worths.argmax(1) == 3).all()  # memory without a ball
     assert np.isnan(to_come[:48]).all()  # the player's own play says nothing of the network's
     times = pictures[48::2, 0, 0, 0]  # of the first environment, from its 25th step on
