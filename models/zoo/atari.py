@@ -525,7 +525,7 @@ def main() -> None:
         default=0,
         metavar="ROUNDS",
         help="begin with so many rounds of 8,192 steps of imitating a player that reads the "
-        "game's memory (pong, breakout, freeway)",
+        "game's memory (pong, breakout, freeway, space_invaders)",
     )
     parser.add_argument("--rate", type=float, help="learning rate at first; 5e-4 by default")
     parser.add_argument(

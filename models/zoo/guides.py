@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,13 @@ class Guide(ABC):
     PLACED : tuple of int
         Bytes that say where something is.
     SHOWN : tuple of int
-        For each of them the byte that is 0 where it is nowhere.
+        For each of them the byte that is `NOWHERE` if it is not to be seen.
     """
 
     ACTIONS: ClassVar[tuple[int, ...]]
     PLACED: ClassVar[tuple[int, ...]]
     SHOWN: ClassVar[tuple[int, ...]]
+    NOWHERE: ClassVar = 0
     #: Fastest movement, in places a step, that `seen` tells from others.
     FASTEST: ClassVar = 32.0
 
@@ -63,10 +64,8 @@ class Guide(ABC):
         before = memory if self._before is None else self._before
         self._before = memory.copy()
         now, then = memory.astype(int), before.astype(int)
-        placed, shown = list(self.PLACED), list(self.SHOWN)
-        places = np.where(now[shown] > 0, now[placed], np.nan)
-        old = np.where(then[shown] > 0, then[placed], np.nan)
-        moves = np.clip((places - old) / self.FASTEST, -1.0, 1.0)
+        places = self._places(now)
+        moves = np.clip((places - self._places(then)) / self.FASTEST, -1.0, 1.0)
         self.seen = np.concatenate([places / 128.0 - 1.0, moves])
         return self._worths(now, then)
 
@@ -74,16 +73,21 @@ class Guide(ABC):
         """Return the action of the greatest worth, the first of equals."""
         return self.ACTIONS[int(np.argmax(self.worths(memory)))]
 
+    def _places(self, memory: NDArray[np.int_]) -> Float:
+        """Where things are, NaN for what is not to be seen; shape (len(PLACED),)."""
+        shown = memory[list(self.SHOWN)] != self.NOWHERE
+        return np.where(shown, memory[list(self.PLACED)], np.nan)
+
     @abstractmethod
     def _worths(self, now: NDArray[np.int_], before: NDArray[np.int_]) -> Float:
         """Judge by the memory now, and at the step before."""
 
 
-def _mirrored(place: float, low: float, high: float) -> float:
+def _mirrored(place: float | Float, low: float, high: float) -> Any:
     """Where something is that flies on to a place, and is thrown back by two walls."""
     span = high - low
     phase = (place - low) % (2.0 * span)
-    return low + min(phase, 2.0 * span - phase)
+    return low + np.minimum(phase, 2.0 * span - phase)
 
 
 class _Paddle(Guide):
@@ -271,7 +275,109 @@ class Freeway(Guide):
         return np.stack([up, steps, down])
 
 
-GUIDES: dict[str, type[Guide]] = {"pong": Pong, "breakout": Breakout, "freeway": Freeway}
+class SpaceInvaders(Guide):
+    """Keeps out of the way of bombs, and fires where an invader will be."""
+
+    #: Nothing, fire, right, left, right and fire, left and fire.
+    ACTIONS = (0, 1, 2, 3, 4, 5)
+    WAYS: ClassVar = np.array([0, 0, 1, -1, 1, -1])
+    FIRES: ClassVar = np.array([False, True, False, False, True, True])
+    PLAYER, INVADERS, ROWS = 28, 26, slice(18, 24)
+    SHOT_X, SHOT_Y, BOMBS_X, BOMBS_Y = 87, 85, (83, 84), (81, 82)
+    PLACED = (PLAYER, INVADERS, SHOT_X, SHOT_Y, *BOMBS_X, *BOMBS_Y)
+    SHOWN = (PLAYER, INVADERS, SHOT_Y, SHOT_Y, *BOMBS_Y, *BOMBS_Y)
+    NOWHERE = 246
+    #: Places that the player can have, and what it moves in a step.
+    PLACES, STEP = (35, 117), 2
+    #: The place of a bomb over that of the player where it hits, and its height there; what a bomb
+    #: falls and a shot rises in a step.
+    HIT, HEIGHT, FALL, RISE = (1, 7), (87, 97), 2.0, 4.0
+    #: Bytes: how far the invaders have come down, how many are left, whether they go right (a bit).
+    DOWN, LEFT, WAY, RIGHT = 16, 17, 24, 2
+    #: Where a shot is over the player, and the middle of the first column over the byte's place.
+    SHOT, FIRST, COLUMN = 3.0, 2.5, 16.0
+    #: Rows of the picture: the lower end of the lowest invaders at first, from row to row, and of a
+    #: shot at first; what the invaders keep to, for the first and for the last column.
+    LOWEST, ROW, MUZZLE, EDGES = 130.0, 18.0, 173.0, (23.0, 130.0)
+    #: What they move in a step if no more than so many are left.
+    SPEEDS: ClassVar = ((1, 4.94), (2, 2.21), (3, 1.64), (4, 0.93), (7, 0.72), (21, 0.36))
+    SLOWEST = 0.122
+    #: Steps that are planned; what it is to be at, near and not far from a bomb; worth of a shot
+    #: that hits, of one that does not, and of a place nearer to where one would; how near is near.
+    HORIZON, AFRAID, SCORES, WASTES, NEARER, NEAR = 16, (1.0, 0.4, 0.1), 0.3, 0.05, 0.004, 3.0
+
+    def _places(self, memory: NDArray[np.int_]) -> Float:
+        # The lower bomb first: a picture does not tell which of the two bytes it is.
+        places = super()._places(memory)
+        if not places[6] >= places[7] and not np.isnan(places[7]):
+            places[[4, 5, 6, 7]] = places[[5, 4, 7, 6]]
+        return places
+
+    def _worths(self, now: NDArray[np.int_], before: NDArray[np.int_]) -> Float:
+        low, high = self.PLACES
+        places = np.arange(low, high + 1)
+        here = min(max(int(now[self.PLAYER]), low), high) - low
+        hits, gaps = self._hits(now, places), self._gaps(now, places, here)
+        steps = np.abs(places - places[here]) / self.STEP
+        aim = int(np.argmin(np.where(gaps <= self.NEAR, steps, 1e3 + gaps)))
+        near = self.NEARER * np.abs(places - places[aim])
+        left = near
+        for k in range(self.HORIZON - 1, 0, -1):
+            left = hits[k] + near / self.HORIZON + self._choices(left).min(0)
+        worths = -self._choices(left)[:, here][[0, 0, 1, 2, 1, 2]]
+        if now[self.SHOT_Y] == self.NOWHERE:
+            worths[self.FIRES] += self.SCORES if gaps[here] <= self.NEAR else -self.WASTES
+        return worths
+
+    def _choices(self, left: Float) -> Float:
+        """What is lost behind no movement, one to the right and one to the left."""
+        right, back = np.full_like(left, left[-1]), np.full_like(left, left[0])
+        right[: -self.STEP], back[self.STEP :] = left[self.STEP :], left[: -self.STEP]
+        return np.stack([left, right, back])
+
+    def _hits(self, now: NDArray[np.int_], places: NDArray[np.int_]) -> Float:
+        """Hits to be expected, shape (HORIZON, len(places))."""
+        hits = np.zeros((self.HORIZON, len(places)))
+        for x, y in zip(now[list(self.BOMBS_X)], now[list(self.BOMBS_Y)], strict=True):
+            if y == self.NOWHERE:
+                continue
+            heights = y + self.FALL * np.arange(self.HORIZON)
+            when = (heights >= self.HEIGHT[0] - 1) & (heights <= self.HEIGHT[1])
+            offset = x - places
+            beside = np.maximum(self.HIT[0] - offset, offset - self.HIT[1])
+            fear = np.select([beside <= 0, beside <= 2, beside <= 4], self.AFRAID, 0.0)
+            hits[when] += fear / max(int(when.sum()), 1)
+        return hits
+
+    def _gaps(self, now: NDArray[np.int_], places: NDArray[np.int_], here: int) -> Float:
+        """By how much a shot from each place, at the time to get there, would miss all invaders."""
+        rows = now[self.ROWS]
+        columns = [k for k in range(6) if any(row >> k & 1 for row in rows)]
+        if not columns:
+            return np.zeros(len(places))
+        lowest = [next(j for j, row in enumerate(rows) if row >> k & 1) for k in columns]
+        bottom = self.LOWEST + 2.0 * now[self.DOWN] - self.ROW * np.array(lowest)
+        flight = 0.5 + np.maximum(self.MUZZLE - bottom, 0.0) / (2.0 * self.RISE)
+        count = now[self.LEFT]
+        speed = next((v for most, v in self.SPEEDS if count <= most), self.SLOWEST)
+        way = 1.0 if now[self.WAY] & self.RIGHT else -1.0
+        waits = np.abs(places - places[here]) / self.STEP
+        if now[self.SHOT_Y] != self.NOWHERE:
+            waits = np.maximum(waits, 1.0)
+        low = self.EDGES[0] - self.COLUMN * columns[0]
+        high = self.EDGES[1] - self.COLUMN * columns[-1]
+        ahead = now[self.INVADERS] + way * speed * (waits[:, None] + flight)
+        met = _mirrored(ahead, low, high) + self.FIRST
+        met += self.COLUMN * np.array(columns)
+        return np.asarray(np.abs((places + self.SHOT)[:, None] - met).min(1))
+
+
+GUIDES: dict[str, type[Guide]] = {
+    "pong": Pong,
+    "breakout": Breakout,
+    "freeway": Freeway,
+    "space_invaders": SpaceInvaders,
+}
 
 
 def guide(game: str) -> Guide:

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from eventsim.errors import InputError
 from eventsim.models.zoo import atari, imitation
-from eventsim.models.zoo.guides import GUIDES, Breakout, Freeway, Pong, _mirrored, guide
+from eventsim.models.zoo.guides import (
+    GUIDES,
+    Breakout,
+    Freeway,
+    Pong,
+    SpaceInvaders,
+    _mirrored,
+    guide,
+)
 from eventsim.models.zoo.ppo import Learner, Settings
 
 SMALL = Settings(n_envs=2, horizon=4, minibatch=4)
@@ -101,6 +109,59 @@ def test_freeway_waits_for_a_car_and_else_goes() -> None:
     assert Freeway().act(memory(b14=6, **{**cars, "b108": 46})) == 0
 
 
+def invaders(**places: int) -> np.ndarray:
+    """All 36 of them at the left end, on their way to the right; no bomb, no shot."""
+    start = {"b17": 36, "b24": 82, "b26": 23, "b28": 60, "b81": 246, "b82": 246, "b85": 246}
+    return memory(**start | dict.fromkeys((f"b{k}" for k in range(18, 24)), 63) | places)
+
+
+def test_space_invaders_gets_out_of_the_way_of_a_bomb() -> None:
+    player = SpaceInvaders()
+    # It comes down at the left end of the player, and then at the right one.
+    worths = player.worths(invaders(b81=84, b83=61))
+    assert worths[[2, 4]].max() > worths[[0, 1, 3, 5]].max() + 0.05
+    worths = player.worths(invaders(b82=84, b84=67))
+    assert worths[[3, 5]].max() > worths[[0, 1, 2, 4]].max() + 0.05
+    # One that comes down beside it is nothing to run from.
+    assert player.act(invaders(b28=55, b81=84, b83=46)) == 1
+    # The bomb that is lower is told first, whichever byte it is.
+    one, other = invaders(b81=80, b83=61, b82=40, b84=90), invaders(b82=80, b84=61, b81=40, b83=90)
+    player.worths(one)
+    seen = player.seen[:8]
+    player.worths(other)
+    assert player.seen[:8] == pytest.approx(seen, nan_ok=True)
+    assert seen[4:] * 128 + 128 == pytest.approx([61, 90, 80, 40])
+
+
+def test_space_invaders_fires_once_and_only_where_one_will_be() -> None:
+    fires = (1, 4, 5)
+    # The first column's middle is at 25.5 + 0.122 * 5.9, a shot from 40 at 43: between columns.
+    assert SpaceInvaders().act(invaders(b28=47)) not in fires
+    assert SpaceInvaders().act(invaders(b28=55)) in fires
+    worths = SpaceInvaders().worths(invaders(b28=55, b85=60, b87=60))
+    assert worths[list(fires)] == pytest.approx(worths[[0, 2, 3]])
+
+
+@pytest.mark.parametrize("start", range(35, 117, 9))
+def test_space_invaders_hits_the_last_one(start: int) -> None:
+    only = dict.fromkeys((f"b{k}" for k in range(19, 24)), 0) | {"b18": 1, "b17": 1, "b16": 10}
+    player, place, at, speed = SpaceInvaders(), start, 23.0, 4.94
+    shot: list[float] = []
+    for _ in range(200):
+        way = 82 if speed > 0 else 80
+        action = player.act(invaders(**only | {"b24": way, "b26": round(at), "b28": place}))
+        if action in (1, 4, 5):
+            # Its lower end is at 150: a shot from 173 is there in 3.4 steps.
+            shot = [place + 3.0, _mirrored(at + 3.4 * speed, 23.0, 130.0) + 2.5]
+            break
+        place += {2: 2, 3: -2}.get(action, 0)
+        at += speed
+        if not 23.0 <= at <= 130.0:
+            at, speed = _mirrored(at, 23.0, 130.0), -speed
+    assert shot
+    assert abs(shot[0] - shot[1]) <= 4.0
+
+
 def test_what_a_player_saw() -> None:
     player = Breakout()
     assert np.isnan(player.seen).all()
@@ -113,8 +174,10 @@ def test_what_a_player_saw() -> None:
 
 
 def test_a_game_without_a_player() -> None:
-    with pytest.raises(InputError, match=r"space_invaders.*has no player.*pong, breakout, freeway"):
-        guide("space_invaders")
+    with pytest.raises(
+        InputError, match=r"skiing.*has no player.*breakout, freeway, space_invaders"
+    ):
+        guide("skiing")
 
 
 def test_imitating_makes_what_is_right_likelier_and_leaves_an_unknown_value() -> None:
@@ -240,7 +303,9 @@ def test_a_training_that_begins_by_imitation(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("game", "least"), [("freeway", 25.0), ("breakout", 100.0)])
+@pytest.mark.parametrize(
+    ("game", "least"), [("freeway", 25.0), ("breakout", 100.0), ("space_invaders", 600.0)]
+)
 def test_a_player_plays_well(game: str, least: float) -> None:
     ale = pytest.importorskip("ale_py", reason="needs the extra 'atari'")
     import gymnasium as gym
