@@ -304,7 +304,8 @@ class SpaceInvaders(Guide):
     SLOWEST = 0.122
     #: Steps that are planned; what it is to be at, near and not far from a bomb; worth of a shot
     #: that hits, of one that does not, and of a place nearer to where one would; how near is near.
-    HORIZON, AFRAID, SCORES, WASTES, NEARER, NEAR = 16, (1.0, 0.4, 0.1), 0.3, 0.05, 0.004, 3.0
+    #: All are large enough to be told apart by who learns from them (imitation.TEMPERATURE).
+    HORIZON, AFRAID, SCORES, WASTES, NEARER, NEAR = 16, (12.0, 4.0, 0.8), 1.0, 0.3, 0.06, 3.0
 
     def _places(self, memory: NDArray[np.int_]) -> Float:
         # The lower bomb first: a picture does not tell which of the two bytes it is.
