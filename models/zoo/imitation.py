@@ -23,7 +23,7 @@ from eventsim.models.zoo.ppo import Learner
 N_ENVS, STEPS = 16, 512
 #: Steps before the end of a round of which the rewards to come are not known well enough.
 UNKNOWN = 128
-EPOCHS, LAST_EPOCHS, MINIBATCH, LEARNING_RATE = 1, 12, 64, 1e-3
+EPOCHS, LAST_EPOCHS, MINIBATCH, LEARNING_RATE = 1, 8, 64, 1e-3
 #: Difference of worth at which an action is e times as right, the weight of a step of which nothing
 #: depends, and the most that it can be more.
 TEMPERATURE, LEAST_WEIGHT, MOST_WEIGHT = 0.05, 0.05, 2.0
@@ -166,20 +166,19 @@ def fit(
     Returns
     -------
     cross_entropy, agreement, placing : float
-        Means over the last epoch, the first two weighted; the last is the squared error of what the
-        player saw.
+        Means over the last epoch, by weight; the last is the squared error of what the player saw.
     """
     pictures, worths, to_come, seen = shown.arrays()
     right, weights = targets(worths, actions, learner.actor.out_features)
-    weights /= weights.mean()
-    sums, parts = np.zeros(3), len(weights) // MINIBATCH
+    n = len(weights)
+    shares, sums, parts = weights / weights.sum(dtype=np.float64), np.zeros(3), n // MINIBATCH
     for epoch in range(epochs):
         sums[:] = 0.0
-        for part in np.array_split(rng.permutation(len(weights)), parts):
-            sums += learner.imitate(
-                pictures[part], right[part], weights[part], to_come[part], seen[part], rate
-            )
+        # Those of much weight come often, rather than with large steps.
+        for part in np.array_split(rng.choice(n, n, p=shares), parts):
+            sums += learner.imitate(pictures[part], right[part], to_come[part], seen[part], rate)
         rate *= 0.6 if 2 * epoch >= epochs else 1.0
+    learner.settle()
     entropy, agreement, placing = (sums / parts).tolist()
     return entropy, agreement, placing
 
@@ -227,6 +226,8 @@ def imitate(
             # The likeliest actions are those to be judged by; drawn ones see more of the game.
             play = learner.likeliest if k % 2 else lambda frames: learner.act(frames)[0]
             shown.round(play if k else None)
+            if k == 0:
+                learner.centre(float(shown.arrays()[0].mean()) / 255.0)
             mean = float(np.mean(shown.returns)) if shown.returns else None
             epochs = LAST_EPOCHS if k == rounds - 1 else EPOCHS
             actions = GUIDES[game].ACTIONS

@@ -8,6 +8,7 @@ exactly: the factor 1 / 255 goes into the first layer's weights.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ Float = NDArray[np.float32]
 _BYTE = 1.0 / 255.0
 #: Weight of the squared error of places, which are between -1 and 1.
 PLACING = 4.0
+#: Part of the average of weights that a step leaves as it is.
+AVERAGING = 0.995
 
 
 @dataclass(frozen=True)
@@ -115,13 +118,49 @@ class Learner:
         )
         self._generator = torch.Generator().manual_seed(seed)
         self._placing: Any = None  # a head, and what trains it
+        self._centre = 0.0
+        self._average: tuple[int, list[Any]] = (0, [])
 
     @property
     def module(self) -> Any:
         """What acts, as a ``torch.nn.Sequential`` of pictures that are divided by 255."""
         from torch import nn
 
-        return nn.Sequential(*self.trunk, self.actor)
+        first = copy.deepcopy(self.trunk[0])
+        first.bias.data = self._first_bias().detach()
+        return nn.Sequential(first, *self.trunk[1:], self.actor)
+
+    def centre(self, level: float) -> None:
+        """Count brightness from a level on, which changes no output.
+
+        A background that is far from 0 is what all first weights have in common; without it they
+        are learned several times as fast.
+
+        Parameters
+        ----------
+        level : float
+            As a share of 255.
+        """
+        import torch
+
+        first = self.trunk[0]
+        with torch.no_grad():
+            first.bias += (level - self._centre) * first.weight.sum((1, 2, 3))
+        self._centre = level
+
+    def settle(self) -> None:
+        """Take the average of the weights that `imitate` went through since the last call.
+
+        Steps of one size never come to rest; their average does (Polyak and Juditsky 1992).
+        """
+        import torch
+
+        count, average = self._average
+        if count:
+            with torch.no_grad():
+                for p, mean in zip(self._parameters, average, strict=True):
+                    p.copy_(mean)
+        self._average = (0, [])
 
     def act(self, observations: NDArray[np.uint8]) -> tuple[Array, Float, Float]:
         """Draw actions for B observations.
@@ -200,7 +239,6 @@ class Learner:
         self,
         pictures: NDArray[np.uint8],
         right: Float,
-        weights: Float,
         to_come: Float,
         seen: Float,
         learning_rate: float,
@@ -219,8 +257,8 @@ class Learner:
 
         Returns
         -------
-        The weighted cross-entropy, the share, by weight, of the likeliest actions that are the most
-        right, and the mean squared error of what was seen.
+        The cross-entropy, the share of the likeliest actions that are the most right, and the mean
+        squared error of what was seen.
         """
         import torch
 
@@ -232,11 +270,10 @@ class Learner:
             torch.nn.init.zeros_(head.bias)
             self._placing = head, torch.optim.Adam(head.parameters(), eps=1e-5)
         head, optimizer = self._placing
-        wanted, weight, target, places = map(torch.from_numpy, (right, weights, to_come, seen))
+        wanted, target, places = map(torch.from_numpy, (right, to_come, seen))
         features = self._features(torch.from_numpy(pictures))
         logits, values = self.actor(features), self.critic(features)[:, 0]
-        losses = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
-        loss = (weight * losses).mean()
+        loss = torch.nn.functional.cross_entropy(logits, wanted)
         total, errors = loss, []
         for part, found, aim in (
             (self.settings.value, values, target),
@@ -251,14 +288,24 @@ class Learner:
         torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_norm)
         self._optimizer.step()
         optimizer.step()
+        count, average = self._average
+        average = average or [p.detach().clone() for p in self._parameters]
+        with torch.no_grad():
+            for mean, p in zip(average, self._parameters, strict=True):
+                mean.lerp_(p, 1.0 - min(AVERAGING, count / (count + 10.0)))
+        self._average = (count + 1, average)
         likeliest = wanted.gather(1, logits.detach().argmax(1, keepdim=True))[:, 0]
-        agree = (likeliest >= wanted.max(1).values - 1e-6).float()
-        agreement = (weight * agree).sum() / weight.sum()
+        agreement = (likeliest >= wanted.max(1).values - 1e-6).float().mean()
         return float(loss.detach()), float(agreement), float(errors[1].detach())
 
     def state(self) -> dict[str, Any]:
         """Tensors from which `load` goes on: weights, the optimiser's moments, the generator."""
-        state = {"generator": self._generator.get_state()}
+        import torch
+
+        state = {
+            "generator": self._generator.get_state(),
+            "centre": torch.tensor(self._centre, dtype=torch.float64),
+        }
         for i, p in enumerate(self._parameters):
             state[f"weight/{i}"] = p.detach().clone()
             for name, value in self._optimizer.state.get(p, {}).items():
@@ -270,6 +317,7 @@ class Learner:
         import torch
 
         self._generator.set_state(state["generator"])
+        self._centre = float(state["centre"])
         for i, p in enumerate(self._parameters):
             with torch.no_grad():
                 p.copy_(state[f"weight/{i}"])
@@ -294,5 +342,11 @@ class Learner:
         first = self.trunk[0]
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             x = pictures.to(torch.bfloat16 if half else torch.float32)
-            x = torch.nn.functional.conv2d(x, first.weight * _BYTE, first.bias, first.stride)
+            bias = self._first_bias()
+            x = torch.nn.functional.conv2d(x, first.weight * _BYTE, bias, first.stride)
             return self.trunk[1:](x).float()
+
+    def _first_bias(self) -> Any:
+        """Bias of the first layer for brightness that is counted from 0 on."""
+        first = self.trunk[0]
+        return first.bias - self._centre * first.weight.sum((1, 2, 3))

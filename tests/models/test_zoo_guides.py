@@ -186,14 +186,14 @@ def test_imitating_makes_what_is_right_likelier_and_leaves_an_unknown_value() ->
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (32, 4, 84, 84), np.uint8)
     actions = np.arange(32) % 3
-    right, weights = np.eye(3, dtype=np.float32)[actions], np.ones(32, np.float32)
+    right = np.eye(3, dtype=np.float32)[actions]
     critic = learner.critic.weight.detach().clone()
     unknown = np.full(32, np.nan, np.float32)
     places = np.full((32, 2), np.nan, np.float32)
     places[:16, 0] = np.where(actions[:16] == 1, 0.5, -0.5)
-    first = learner.imitate(pictures, right, weights, unknown, places, 1e-3)
+    first = learner.imitate(pictures, right, unknown, places, 1e-3)
     for _ in range(30):
-        last = learner.imitate(pictures, right, weights, unknown, places, 1e-3)
+        last = learner.imitate(pictures, right, unknown, places, 1e-3)
     assert first[2] == pytest.approx(0.25)  # of a head that says 0
     assert last[2] < 0.1
     assert last[0] < 0.5 * first[0]
@@ -202,7 +202,7 @@ def test_imitating_makes_what_is_right_likelier_and_leaves_an_unknown_value() ->
     assert bool((critic == learner.critic.weight).all())
     wanted = np.where(actions == 0, 2.0, unknown).astype(np.float32)
     for _ in range(60):
-        learner.imitate(pictures, right, weights, wanted, places, 1e-3)
+        learner.imitate(pictures, right, wanted, places, 1e-3)
     assert np.abs(learner.values(pictures)[actions == 0] - 2.0).mean() < 0.5
 
 
@@ -322,3 +322,41 @@ def test_a_player_plays_well(game: str, least: float) -> None:
             total += float(reward)
             over = ended or cut
     assert total >= least
+
+
+def test_counting_brightness_from_a_level_changes_nothing_but_how_is_learned() -> None:
+    torch = pytest.importorskip("torch", reason="needs the extra 'train'")
+    learner = Learner(3, 0, Settings(bfloat16=False))
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 4, 84, 84), np.uint8)
+    values = learner.values(pictures)
+    bias = learner.trunk[0].bias.detach().clone()
+    learner.centre(0.4)
+    assert not torch.equal(bias, learner.trunk[0].bias)
+    assert learner.values(pictures) == pytest.approx(values, abs=1e-5)
+    other = Learner(3, 1, Settings(bfloat16=False))
+    other.load(learner.state())
+    assert other.values(pictures) == pytest.approx(learner.values(pictures), abs=1e-6)
+    with torch.inference_mode():
+        logits = other.module(torch.from_numpy(pictures).float() / 255.0)
+        assert torch.allclose(logits, learner.actor(learner._features(torch.from_numpy(pictures))))
+    learner.centre(0.0)
+    assert torch.allclose(bias, learner.trunk[0].bias, atol=1e-6)
+
+
+def test_weights_settle_at_their_average() -> None:
+    torch = pytest.importorskip("torch", reason="needs the extra 'train'")
+    learner = Learner(3, 0, Settings(bfloat16=False))
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 4, 84, 84), np.uint8)
+    right, nothing = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2, 0, 1]], np.full(8, np.nan)
+    taken = []
+    for _ in range(3):
+        learner.imitate(pictures, right, nothing.astype(np.float32), np.zeros((8, 2), "f4"), 1e-3)
+        taken.append(learner.actor.bias.detach().clone())
+    learner.settle()
+    # Parts 0, 1 / 11 and 2 / 12 stay as they are.
+    mean = taken[0] / 11.0 + taken[1] * 10.0 / 11.0
+    mean = mean / 6.0 + taken[2] * 5.0 / 6.0
+    assert torch.allclose(learner.actor.bias, mean, atol=1e-7)
+    settled = learner.actor.bias.detach().clone()
+    learner.settle()
+    assert torch.equal(settled, learner.actor.bias)
