@@ -317,7 +317,7 @@ class Learner:
         import torch
 
         self._generator.set_state(state["generator"])
-        self._centre = float(state["centre"])
+        self._centre = float(state.get("centre", 0.0))  # older checkpoints have none
         for i, p in enumerate(self._parameters):
             with torch.no_grad():
                 p.copy_(state[f"weight/{i}"])
