@@ -235,9 +235,13 @@ def _row(one: dict[str, Any]) -> list[str]:
 
 
 def _aim(one: dict[str, Any]) -> str:
-    task = TASKS[one["task"]]
+    task, data = TASKS[one["task"]], one["outcome"]
     aim = f"{task.least_reduction:,.0f}x"
-    return aim if task.most_macs is None else f"{task.most_macs:g}, {aim}"
+    reached = data["promise_holds"] and (data["reduction"] or math.inf) >= task.least_reduction
+    if task.most_macs is not None:
+        aim = f"{task.most_macs:g}, {aim}"
+        reached = reached and data["macs"] + data["acs"] <= task.most_macs
+    return aim if reached else f"**{aim}: missed**"
 
 
 def _small_row(one: dict[str, Any]) -> list[str]:

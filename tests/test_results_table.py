@@ -138,7 +138,8 @@ def test_the_page(tmp_path: Path) -> None:
     text = results_table.page(found, {"rows": rows})
     assert "geometric mean of 2 tasks (first seed of each): 4.8x; the least is 2.4x" in text
     assert "| CartPole-v1 | dqn/CartPole-v1 | 67,072 | 24 (4-4-2) | 10 | 6,707x | " in text
-    assert "0.10%, 0.90% | no | 20.0% | 400 | 1.5 min | 0 | 2, 2,400x |" in text
+    assert "0.10%, 0.90% | no | 20.0% | 400 | 1.5 min | 0 | **2, 2,400x: missed** |" in text
+    assert "1.5 min | 1 | 15, 4,500x |" in text
     inside, _, outside = text.partition("## Outside of the table")
     assert "Another-v0" not in inside
     assert "| Another-v0 | own.zip | 67,072 | 24 (4-4-2) | 10 | 6,707x | " in outside
