@@ -236,7 +236,8 @@ class Ticks:
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self.time += 1
         reward = 5.0 if self.time % 3 == 0 else 0.0
-        frame = np.full((4, 84, 84), self.time, np.uint8)
+        ages = np.maximum(self.time - np.arange(3, -1, -1), 0).astype(np.uint8)
+        frame = np.broadcast_to(ages[:, None, None], (4, 84, 84))
         return frame, reward, self.time == 10, False, {}
 
     def close(self) -> None:
@@ -256,13 +257,20 @@ def test_what_a_round_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = imitation.Demonstrations("breakout", make, 0, 0.5)
     shown.round(None)
     shown.round(lambda frames: np.zeros(len(frames), np.int64))
-    pictures, worths, to_come, seen = shown.arrays()
+    worths, to_come, seen = shown.arrays()
     assert len(shown) == len(worths) == 2 * 2 * 24
+    pictures = shown.pictures(np.arange(96))
+    # What is asked for in another order is the same.
+    order = np.random.default_rng(0).permutation(96)
+    assert (shown.pictures(order) == pictures[order]).all()
     assert seen.shape == (96, 6)
     assert np.isnan(seen).all()  # memory of zeros has nothing in it
     assert (worths.argmax(1) == 3).all()  # memory without a ball
     assert np.isnan(to_come[:48]).all()  # the player's own play says nothing of the network's
-    times = pictures[48::2, 0, 0, 0]  # of the first environment, from its 25th step on
+    times = pictures[48::2, 3, 0, 0]  # of the first environment, from its 25th step on
+    # All four pictures of an episode's first step are alike.
+    older = np.maximum(times[:, None].astype(int) - np.arange(3, -1, -1), 0)
+    assert (pictures[48::2, :, 0, 0] == older).all()
     # Rewards, clipped to 1, come with steps 3, 6 and 9 of an episode.
     by_hand = [sum(0.5 ** (k - time - 1) for k in (3, 6, 9) if k > time) for time in times.tolist()]
     known = ~np.isnan(to_come[48::2])
@@ -284,6 +292,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imitation, "N_ENVS", 2)
     monkeypatch.setattr(imitation, "STEPS", 8)
     monkeypatch.setattr(imitation, "MINIBATCH", 8)
+    monkeypatch.setattr(imitation, "DRAWS", 16)
+    monkeypatch.setattr(imitation, "LAST_DRAWS", 40)
+    monkeypatch.setattr(imitation, "DRAWN", 16)
 
 
 @pytest.mark.slow
