@@ -133,8 +133,8 @@ class Learner:
     def centre(self, level: float) -> None:
         """Count brightness from a level on, which changes no output.
 
-        A background that is far from 0 is what all first weights have in common; without it they
-        are learned several times as fast.
+        A background that is far from 0 is what all first weights have in common, and what they
+        then learn of first.
 
         Parameters
         ----------
