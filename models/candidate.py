@@ -117,6 +117,8 @@ class Settings:
         A dense student that loses more gets no other start.
     windows, window_steps : int
         Windows of a batch in training, and steps of a window.
+    dense_batch : int, optional
+        Steps of a batch in dense training; 16 times the windows by default.
     refine_synapses : int
         Networks with more synapses, unrolled, are not refined.
     own_after : int
@@ -154,6 +156,7 @@ class Settings:
     hopeless: float = math.inf
     windows: int = 64
     window_steps: int = 32
+    dense_batch: int | None = None
     refine_synapses: int = 4_000
     own_after: int = 1_000
     own_cut_share: float = 0.15
@@ -169,6 +172,7 @@ LATER_SETTINGS = {
     "hopeless": math.inf,
     "windows": 64,
     "window_steps": 32,
+    "dense_batch": None,
     "refine_synapses": 4_000,
     "own_after": 1_000,
     "own_cut_share": 0.15,

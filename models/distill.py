@@ -87,6 +87,8 @@ class Training:
     temperature : float, optional
         By which answers of discrete actions are divided; default: a quarter of the mean gap
         between them.
+    batch : int, optional
+        Steps in a batch where there are no events; default: 16 times the windows.
     """
 
     iterations: int = 600
@@ -100,6 +102,7 @@ class Training:
     activation_bits: int = 8
     carried: bool = False
     temperature: float | None = None
+    batch: int | None = None
 
 
 def train(
@@ -158,7 +161,7 @@ def fit(
     torch = torch_module()
     torch.manual_seed(seed)
     batches = windows(training.steps if training.events else 1, np.random.default_rng(seed))
-    count = training.windows if training.events else training.windows * 16
+    count = training.windows if training.events else training.batch or 16 * training.windows
     groups = [{"params": module.values, "lr": training.learning_rate}]
     if training.events and training.learn_thresholds:
         groups.append({"params": module.logs, "lr": 3.0 * training.learning_rate})
@@ -196,7 +199,7 @@ def scale_of(head: Head, demonstrations: Demonstrations) -> float:
     """Temperature of a discrete teacher: a quarter of the mean gap between its values."""
     if head.kind == "box":
         return 1.0
-    y = np.concatenate(demonstrations.targets)
+    y = np.concatenate([y[:, : head.size] for y in demonstrations.targets])
     if head.kind == "binary":
         return max(float(np.abs(y).mean()), 1e-6)
     gaps, first = [], 0

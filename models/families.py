@@ -41,7 +41,7 @@ from eventsim.models.student import (
     with_spread_thresholds,
 )
 from eventsim.network import Network
-from eventsim.neurons import Delta
+from eventsim.neurons import Activation, Delta
 from eventsim.simulator import Simulator
 
 #: Steps that are run at once: pictures take room.
@@ -54,6 +54,9 @@ _WIDEST = 0.7
 _FLAT: tuple[tuple[int, ...], ...] = ((), (16,), (64,), (128,))
 #: Pixels up to which such students are tried with a hidden layer.
 _FEW_PIXELS = 4096
+#: Directions of what the teacher goes by that students are shown, and the least part of the
+#: strongest one's variance that another must have.
+_HINTS, _LEAST_HINT = 32, 1e-4
 
 
 class Family(Protocol):
@@ -169,7 +172,8 @@ FRAMES: dict[str, Any] = {
     "visits": 2,
     "screened": 4,
     "starts": 1,
-    "dense_iterations": 800,
+    "dense_iterations": 6_400,
+    "dense_batch": 64,
     "event_iterations": 200,
     "windows": 24,
     "window_steps": 12,
@@ -309,6 +313,8 @@ class PictureFamily:
         sizes = {shape: self.macs(shape) for shape in dict.fromkeys(found)}
         cheapest = sorted(sizes, key=lambda shape: sizes[shape])
         self._shapes = tuple(s for s in cheapest if sizes[s] <= most or s is cheapest[0])
+        #: Mean of the teacher's last hidden layer, and its main directions.
+        self._directions: tuple[Float, Float] | None = None
 
     @property
     def shapes(self) -> tuple[PictureShape, ...]:
@@ -380,19 +386,51 @@ class PictureFamily:
         return Film.of(inputs.reshape(-1, height, width, depth))
 
     def answers(self, teacher: Policy, episodes: Sequence[Film]) -> list[Float32]:
-        """What the teacher would have done, some steps at a time.
+        """What the teacher would have done, some steps at a time, and behind it what it goes by.
 
         By events at threshold 0, which give the dense outputs but for rounding: from one frame to
-        the next little changes.
+        the next little changes. What it goes by are the principal components of its last hidden
+        layer in the first episodes ever given, each with a variance of 1 there.
         """
-        simulator = Simulator(teacher.network.with_thresholds(0.0))
-        result = []
+        network = teacher.network.with_thresholds(0.0)
+        below = self._below(network)
+        simulator = Simulator(below[0] if below else network)
+        outputs, hidden = [], []
         for film in episodes:
             simulator.reset()
             x = film.inputs()
-            outputs = [simulator.run(x[k : k + _AT_ONCE]) for k in range(0, len(x), _AT_ONCE)]
-            result.append(self.head.targets(teacher.decoder, np.concatenate(outputs)))
-        return result
+            parts = [simulator.run(x[k : k + _AT_ONCE]) for k in range(0, len(x), _AT_ONCE)]
+            values = np.concatenate(parts)
+            if below is not None:
+                hidden.append(values)
+                last = network.projections[-1]
+                sums = (last.weights @ values.T).T + network[last.target].parameter("bias")
+                values = below[1](sums)
+            outputs.append(values)
+        answered = [self.head.targets(teacher.decoder, values) for values in outputs]
+        if not hidden:
+            return answered
+        if self._directions is None:
+            self._directions = _main_directions(np.concatenate(hidden))
+        mean, directions = self._directions
+        return [
+            np.concatenate([y, ((h - mean) @ directions).astype(np.float32)], axis=1)
+            for y, h in zip(answered, hidden, strict=True)
+        ]
+
+    def _below(self, network: Network) -> tuple[Network, Activation] | None:
+        """The network up to its last hidden layer, and the outputs' activation.
+
+        None if that layer is not linear and behind convolutions.
+        """
+        *before, last = network.projections
+        neuron = network[last.target].neuron
+        if len(before) < 2 or isinstance(before[-1].weights, Local):
+            return None
+        if not isinstance(neuron, Delta):
+            return None
+        kept = tuple(p for p in network.populations if p.name != last.target)
+        return Network(kept, tuple(before), name=network.name), neuron.activation
 
     def stored(self, episode: Film) -> NDArray[Any]:
         """Frames alone; how many make a picture follows from the picture's shape."""
@@ -404,6 +442,14 @@ class PictureFamily:
 
     def _untrained(self, shape: PictureShape, seed: int) -> PictureStudent:
         return new_picture_student(self.head, self._shape, self._scale, self._kernels, shape, seed)
+
+
+def _main_directions(values: Float) -> tuple[Float, Float]:
+    """Mean of values of shape (n, m), and directions (m, k) along which they have variance 1."""
+    mean = values.mean(axis=0)
+    variances, directions = np.linalg.eigh(np.cov(values - mean, rowvar=False))
+    kept = np.flatnonzero(variances > _LEAST_HINT * variances[-1])[-_HINTS:]
+    return mean, directions[:, kept] / np.sqrt(variances[kept])
 
 
 def _layers(network: Network) -> tuple[list[int], list[int], list[Kernel]]:

@@ -315,7 +315,9 @@ class Search:
         for start in range(options.starts):
             seed = self._key(name, start)
             student = self.family.new(self._demonstrations, shape, seed, start)
-            training = Training(options.dense_iterations, options.windows, events=False)
+            training = Training(
+                options.dense_iterations, options.windows, batch=options.dense_batch, events=False
+            )
             for visit in range(options.visits + 1):
                 student = self._train(student, training, seed + visit)
                 if visit == options.visits:

@@ -1,4 +1,10 @@
-"""Distillation into students of pictures: `eventsim.models.distill` with convolutions in it."""
+"""Distillation into students of pictures: `eventsim.models.distill` with convolutions in it.
+
+What matters in a frame may be a ball of two pixels, which actions alone teach a student slowly to
+see. So a student that is not yet driven by events also learns what its teacher goes by, main
+directions of the teacher's last hidden layer (hints, Romero et al. 2015, arXiv 1412.6550): a linear
+head, which is left out afterwards, tells them from the student's feature maps.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +20,10 @@ from eventsim.models.films import joined
 from eventsim.models.picture_student import PictureStudent, fan_out
 from eventsim.models.student import Demonstrations, Float
 
+#: Weight of the squared error of hints, whose variances are 1.
+_HINTED = 0.3
+#: Frames of which the mean brightness is taken.
+_BRIGHT_FRAMES = 512
 #: Windows and steps by which a student is watched.
 _WATCHED_WINDOWS, _WATCHED_STEPS = 16, 64
 
@@ -22,7 +32,14 @@ def train_pictures(
     student: PictureStudent, demonstrations: Demonstrations, training: Training, seed: int
 ) -> tuple[PictureStudent, dict[str, float]]:
     """Train a student for one round, as `eventsim.models.distill.train` does."""
-    module = PictureModule(student, scale_of(student.head, demonstrations))
+    n_hints = demonstrations.targets[0].shape[1] - student.head.size if not training.events else 0
+    module = PictureModule(
+        student,
+        scale_of(student.head, demonstrations),
+        centre=_brightness(student, demonstrations),
+        n_hints=n_hints,
+        seed=seed,
+    )
     return fit(module, partial(PictureWindows, student, demonstrations), training, seed)
 
 
@@ -74,13 +91,70 @@ class PictureWindows:
 
 
 class PictureModule(Module[PictureStudent]):
-    """The parameters of a student of pictures as torch tensors."""
+    """The parameters of a student of pictures as torch tensors.
 
-    def __init__(self, student: PictureStudent, scale: float) -> None:
+    Parameters
+    ----------
+    student : PictureStudent
+    scale : float
+        Temperature of a discrete teacher, see `eventsim.models.distill.scale_of`.
+    centre : float
+        From which on the values of pictures are counted while the first layer learns, which is
+        what its bias makes up for. Its rows of weights are all bright or dark as a whole otherwise,
+        where backgrounds are.
+    n_hints : int
+        Further columns of the targets.
+    seed : int
+        Of the head that tells them.
+    """
+
+    def __init__(
+        self,
+        student: PictureStudent,
+        scale: float,
+        *,
+        centre: float = 0.0,
+        n_hints: int = 0,
+        seed: int = 0,
+    ) -> None:
         self._maps = student.maps
         self._kernels = student.kernels
         super().__init__(student, scale)
         self._watching: list[Watched] | None = None
+        self._centre = centre
+        if centre:
+            with self._torch.no_grad():
+                self.biases[0] += self._centre_sums()
+        self._hints: Any = None  # weights and biases of their head
+        self._features: Any = None  # what it goes by
+        if n_hints and self._kernels:
+            n = int(np.prod(self._maps[-1]))
+            rng = np.random.default_rng(seed)
+            start = rng.normal(size=(n_hints, n)).astype(np.float32) / math.sqrt(n)
+            zeros = self._torch.zeros(n_hints, requires_grad=True)
+            self._hints = (self._torch.from_numpy(start).requires_grad_(), zeros)
+            self.values += self._hints
+
+    def _centre_sums(self) -> Any:
+        """What a picture of the centre's brightness adds to the first layer's sums."""
+        return self._centre * (self.weights[0] * self.masks[0]).flatten(1).sum(dim=1)
+
+    def imitation(self, outputs: Any, targets: Any) -> Any:
+        """Mean loss over windows and steps, that of the hints with it."""
+        size = self._template.head.size
+        loss = super().imitation(outputs, targets[..., :size])
+        if self._hints is None:
+            return loss
+        weight, bias = self._hints
+        told = self._features @ weight.T + bias
+        return loss + _HINTED * self._torch.square(told - targets[..., size:]).mean()
+
+    def student(self) -> PictureStudent:
+        """The parameters as arrays, brightness counted from 0 on."""
+        result = super().student()
+        if self._centre:
+            result.biases[0] = result.biases[0] - self._centre_sums().detach().numpy()
+        return result
 
     def fan_out(self, k: int) -> Any:
         """Surviving synapses of each neuron before layer `k`, borders exactly."""
@@ -96,10 +170,14 @@ class PictureModule(Module[PictureStudent]):
 
     def sums(self, k: int, a: Any, weight: Any) -> Any:
         """Pre-activations of layer `k`, its maps in one row."""
+        if k == len(self._kernels):
+            self._features = a
         if k >= len(self._kernels):
             return super().sums(k, a, weight)
         n, steps = a.shape[:2]
         kernel = self._kernels[k]
+        if k == 0 and self._centre:
+            a = a - self._centre
         u = self._torch.nn.functional.conv2d(
             a.reshape(n * steps, *self._maps[k]),
             weight,
@@ -127,6 +205,16 @@ class PictureModule(Module[PictureStudent]):
                 self.forward(windows.draw(_WATCHED_WINDOWS)[0], Training())
         found, self._watching = self._watching, None
         return found
+
+
+def _brightness(student: PictureStudent, demonstrations: Demonstrations) -> float:
+    """Mean value of bytes, scaled; 0 where a centre would be no constant, or changes little."""
+    if student.scale == 1.0 or not student.kernels or student.kernels[0].padding != (0, 0):
+        return 0.0
+    frames = [film.frames for film in demonstrations.inputs]
+    every = max(sum(map(len, frames)) // _BRIGHT_FRAMES, 1)
+    means = [part[::every].mean() for part in frames]
+    return student.scale * float(np.average(means, weights=[len(part) for part in frames]))
 
 
 @dataclass

@@ -117,6 +117,7 @@ class Demonstrations:
     ----------
     inputs : list of float32 array of shape (T, n_inputs), or of Film
     targets : list of float32 array of shape (T, size)
+        Students of pictures are told more in further columns, see `PictureFamily.answers`.
     """
 
     inputs: list[Any] = field(default_factory=list)

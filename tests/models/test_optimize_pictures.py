@@ -13,6 +13,7 @@ import pytest
 
 import eventsim
 from eventsim.errors import UnsupportedError
+from eventsim.models.activity import activity
 from eventsim.models.arena import Arena
 from eventsim.models.compaction import unrolled
 from eventsim.models.decoders import Argmax
@@ -177,7 +178,9 @@ def test_the_search_is_shorter_where_pictures_are_frames_of_a_screen() -> None:
     policy = Policy(Encoder(BoxSpec((4, 84, 84), "uint8"), pixels=Pixels()), network, Argmax(3), {})
     frames = settings_for(policy)
     assert frames.screened < small.screened
-    assert frames.dense_iterations < small.dense_iterations
+    assert frames.dense_batch is not None
+    shown = frames.dense_iterations * frames.dense_batch
+    assert shown < small.dense_iterations * 16 * small.windows
     assert settings_for(policy, screened=9).screened == 9
 
 
@@ -213,6 +216,33 @@ def test_episodes_are_packed_and_opened_again() -> None:
     expected = Simulator(catcher().network).run(film.inputs())
     got = family.answers(catcher(), [film])[0]
     np.testing.assert_allclose(got, expected - expected.max(axis=1, keepdims=True), atol=1e-5)
+
+
+def test_students_are_told_what_the_teacher_goes_by() -> None:
+    rng = np.random.default_rng(3)
+    stack = Stack((STACK, SIDE, SIDE), scale=1 / 255)
+    stack.convolution(rng.normal(size=(3, STACK, 3, 3))).activation("relu").flatten()
+    stack.linear(rng.normal(size=(20, 3 * (SIDE - 2) ** 2))).activation("relu")
+    network = stack.linear(rng.normal(size=(3, 20)), rng.normal(size=3)).network()
+    policy = catcher().with_network(network)
+    films = [Film.of(rng.integers(0, 256, (n, SIDE, SIDE, STACK), np.uint8)) for n in (300, 40)]
+    family = PictureFamily(policy)
+    first, second = family.answers(policy, films[:1])[0], family.answers(policy, films[1:])[0]
+    hidden = activity(network, [film.inputs() for film in films]).activations
+    expected = hidden["output"] - hidden["output"].max(axis=1, keepdims=True)
+    np.testing.assert_allclose(np.concatenate([first, second])[:, :3], expected, atol=1e-3)
+    # Uncorrelated and of variance 1 where they come from, and the same directions ever after.
+    hints = first[:, 3:]
+    assert 1 <= hints.shape[1] <= 20
+    np.testing.assert_allclose(np.cov(hints, rowvar=False), np.eye(hints.shape[1]), atol=1e-3)
+    again = family.answers(policy, films)
+    np.testing.assert_array_equal(again[0], first)
+    np.testing.assert_array_equal(again[1], second)
+    # The strongest directions tell where the hidden layer is, but for what little is left out.
+    h = hidden["hidden1"] - hidden["hidden1"][:300].mean(axis=0)
+    both = np.concatenate([first, second])[:, 3:]
+    told = both @ np.linalg.lstsq(both, h, rcond=None)[0]
+    assert np.square(told - h).mean() < 0.01 * np.square(h).mean()
 
 
 def test_unrolled_is_the_same_network() -> None:

@@ -25,6 +25,7 @@ from eventsim.models.picture_student import (
 from eventsim.models.pixels import Pixels
 from eventsim.models.policy import Policy
 from eventsim.models.student import Demonstrations, Head, answers
+from eventsim.network import Network
 from eventsim.simulator import Simulator
 from eventsim.stack import Stack
 
@@ -308,3 +309,56 @@ def test_a_student_learns_a_teacher_of_its_own_form() -> None:
         training = Training(60, windows=8, steps=24, cost=cost)
         costs.append(train_pictures(student, demonstrations, training, 0)[1]["cost"])
     assert costs[1] < costs[0]
+
+
+@given(students(), st.floats(0.01, 0.9))
+@settings(max_examples=15, deadline=None)
+def test_from_where_brightness_is_counted_changes_no_output(
+    student: PictureStudent, centre: float
+) -> None:
+    from eventsim.models.distill import Training
+    from eventsim.models.picture_distill import PictureModule, PictureWindows
+
+    if not student.kernels:
+        centre = 0.0
+    film = episodes(student.scale, 1, 12)[0]
+    demonstrations = Demonstrations([film], [np.zeros((12, 4), np.float32)])
+    windows = PictureWindows(student, demonstrations, 12, np.random.default_rng(0))
+    module = PictureModule(student, 1.0, centre=centre)
+    outputs = module.forward(windows.draw(1)[0], Training(events=False))[0]
+    expected = torch_outputs(student, film)
+    np.testing.assert_allclose(outputs[0].detach().numpy(), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        torch_outputs(module.student(), film), expected, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_hints_teach_feature_maps_what_the_answers_do_not_need() -> None:
+    from eventsim.models.distill import Training
+    from eventsim.models.picture_distill import train_pictures
+
+    policy = teacher(1 / 255)
+    head, films = Head.of(policy.decoder), episodes(1 / 255, 4, 200)
+    # Told is a product of two pixels, which no answer depends on.
+    told = [((x[:, 4] - 128) * (x[:, 90] - 128) / 6000.0)[:, np.newaxis]
+            for x in (film.inputs().astype(np.float64) for film in films)]  # fmt: skip
+    hinted = Demonstrations(films, [np.pad(t, ((0, 0), (4, 0))).astype(np.float32) for t in told])
+    plain = Demonstrations(films, [np.zeros((len(t), 4), np.float32) for t in told])
+    kernels, layers = [Kernel((8, 7))], PictureShape((12,))
+    student = new_picture_student(head, SHAPE, 1 / 255, kernels, layers, 1)
+    training = Training(1500, events=False, batch=64)
+    left = []
+    for shown in (plain, hinted):
+        trained, _ = train_pictures(student, shown, training, 0)
+        assert trained.sizes == student.sizes
+        maps = np.concatenate([Simulator(_maps(trained)).run(film.inputs()) for film in films])
+        seen, wanted = np.pad(maps, ((0, 0), (0, 1)), constant_values=1.0), np.concatenate(told)
+        fitted = seen @ np.linalg.lstsq(seen, wanted, rcond=None)[0]
+        left.append(float(np.square(fitted - wanted).mean() / wanted.var()))
+    assert left[1] < 0.5 * left[0]
+
+
+def _maps(student: PictureStudent) -> Network:
+    """The network of a student up to its feature maps."""
+    network = student.to_policy(teacher(student.scale), events=False).network
+    return Network(network.populations[:-1], network.projections[:-1])
