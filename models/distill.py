@@ -209,6 +209,19 @@ def scale_of(head: Head, demonstrations: Demonstrations) -> float:
     return max(0.25 * float(np.mean(gaps)), 1e-6)
 
 
+def tempered(student: S, demonstrations: Demonstrations) -> S:
+    """Return a student whose outputs are a teacher's as one whose outputs are what it is taught.
+
+    Discrete answers are taught over a temperature, see `scale_of`. A network that gives them as
+    they are would first have to learn to be less sure, at the expense of all else it knows.
+    """
+    result: S = student.copy()
+    scale = scale_of(student.head, demonstrations)
+    result.weights[-1] = result.weights[-1] / scale
+    result.biases[-1] = result.biases[-1] / scale
+    return result
+
+
 def long_enough(lengths: Sequence[int], steps: int) -> tuple[int, list[int]]:
     """Steps of a window, and the episodes that hold one.
 

@@ -43,7 +43,7 @@ from eventsim.models.candidate import (
     identity_of,
 )
 from eventsim.models.compaction import unrolled
-from eventsim.models.distill import Training
+from eventsim.models.distill import Training, tempered
 from eventsim.models.families import Family, family_of, settings_for
 from eventsim.models.playground import Playground
 from eventsim.models.policy import Policy
@@ -358,7 +358,7 @@ class Search:
 
         What students have visited that could not do it says little; so it plays again.
         """
-        self._students[_OWN] = student
+        student = self._students[_OWN] = tempered(student, self._demonstrations)
         session = student.to_policy(self.teacher, events=False).session()
         self._add(self._record(session, self.settings.own_steps, self._key(_OWN)))
         return _found(_OWN, "dense", student.dense_macs, 0.0, self.teacher_returns, _OWN)
