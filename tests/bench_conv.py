@@ -18,7 +18,6 @@ Trained networks, on frames of the optimised policies' own play:
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,9 +26,10 @@ from typing import Any
 
 import numpy as np
 
+from eventsim.models.families import PictureFamily
 from eventsim.models.policy import Policy
 from eventsim.models.rollout import make_for
-from eventsim.models.zoo import atari
+from eventsim.models.student import Demonstrations
 from eventsim.network import Network
 from eventsim.simulator import Simulator
 from eventsim.stack import Stack, channels_last
@@ -87,14 +87,15 @@ def play(policy: Policy, steps: int, seed: int = 40_000) -> np.ndarray:
 
 def taught(folder: Path) -> tuple[list[tuple[np.ndarray, np.ndarray]], Policy]:
     """A teacher's layers in torch's order, and its policy."""
-    record = json.loads((folder / "training.json").read_text("utf-8"))
-    training = atari.Training(record["game"], record["seed"], folder)
+    policy = Policy.load(folder / "policy.safetensors")
+    student = PictureFamily(policy).own(policy, Demonstrations())
+    if student is None:
+        raise SystemExit(f"'{folder}' holds no plain stack of convolutions and linear layers")
     layers = [
-        (layer.weight.detach().numpy(), layer.bias.detach().numpy())
-        for layer in training.learner.module
-        if hasattr(layer, "weight")
+        (weight.astype(np.float32), bias.astype(np.float32))
+        for weight, bias in zip(student.weights, student.biases, strict=True)
     ]
-    return layers, training.policy()
+    return layers, policy
 
 
 def weights(rng: np.random.Generator, n_actions: int = 6) -> list[tuple[np.ndarray, np.ndarray]]:

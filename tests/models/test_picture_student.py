@@ -21,6 +21,7 @@ from eventsim.models.picture_student import (
     new_picture_student,
     picture_arrays,
     picture_student_from,
+    picture_student_of,
 )
 from eventsim.models.pixels import Pixels
 from eventsim.models.policy import Policy
@@ -356,6 +357,33 @@ def test_hints_teach_feature_maps_what_the_answers_do_not_need() -> None:
         fitted = seen @ np.linalg.lstsq(seen, wanted, rcond=None)[0]
         left.append(float(np.square(fitted - wanted).mean() / wanted.var()))
     assert left[1] < 0.5 * left[0]
+
+
+def test_a_teacher_of_its_own_form_has_nothing_left_to_learn() -> None:
+    from eventsim.models.distill import Training, scale_of, tempered
+    from eventsim.models.picture_distill import PictureModule, PictureWindows
+
+    policy = teacher()
+    head, demonstrations = shown(policy)
+    own = picture_student_of(policy, head, SHAPE, 1.0, [Kernel((3, 3), (2, 1))])
+    assert own is not None
+    begun = tempered(own, demonstrations)
+    losses = []
+    for student in (own, begun):
+        windows = PictureWindows(student, demonstrations, 1, np.random.default_rng(0))
+        x, y, _ = windows.draw(64)
+        module = PictureModule(student, scale_of(head, demonstrations))
+        outputs = module.forward(x, Training(events=False))[0]
+        np.testing.assert_array_equal(outputs.argmax(-1), y.argmax(-1))
+        losses.append(float(module.imitation(outputs, y).detach()))
+    assert losses[1] < 1e-5 < 0.01 < losses[0]
+    np.testing.assert_array_equal(own.weights[-1], teacher_weights(policy))
+
+
+def teacher_weights(policy: Policy) -> np.ndarray:
+    """Of the output layer, in torch's order."""
+    dense = policy.network.projections[-1].weights.to_dense()
+    return dense.reshape(4, 3, 5, 5).transpose(0, 3, 1, 2).reshape(4, -1)
 
 
 def _maps(student: PictureStudent) -> Network:
