@@ -59,7 +59,7 @@ def unpacked(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 
 
 def pack(folder: Path, target: Path) -> None:
-    """Write a teacher's folder into one file."""
+    """Write a teacher's folder into a file, and the records in it into one beside it."""
     with safe_open(folder / "policy.safetensors", "np") as stored:
         # Not a dictionary, though it has its keys.
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
@@ -74,8 +74,7 @@ def pack(folder: Path, target: Path) -> None:
         for name in RECORDS
         if (folder / name).exists()
     }
-    text = json.dumps({"policy": described, "records": records})
-    parts["about"] = np.frombuffer(text.encode(), np.uint8)
+    parts["about"] = np.frombuffer(json.dumps(described).encode(), np.uint8)
 
     def save(path: Path) -> None:
         with path.open("wb") as file:
@@ -83,18 +82,20 @@ def pack(folder: Path, target: Path) -> None:
 
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, save)
+    write(target.with_suffix(".json"), records)
 
 
 def unpack(source: Path, folder: Path) -> Policy:
     """Write a packed teacher's folder; the policy in it."""
     with np.load(source, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
-    about = json.loads(arrays.pop("about").tobytes())
+    described = json.loads(arrays.pop("about").tobytes())
     folder.mkdir(parents=True, exist_ok=True)
-    for name, record in about["records"].items():
-        write_text(folder / name, json.dumps(record, indent=1) + "\n")
+    records = json.loads(source.with_suffix(".json").read_text("utf-8"))
+    for name in set(RECORDS) & set(records):
+        write_text(folder / name, json.dumps(records[name], indent=1) + "\n")
     target = folder / "policy.safetensors"
-    write_atomically(target, lambda path: save_file(unpacked(arrays), path, about["policy"]))
+    write_atomically(target, lambda path: save_file(unpacked(arrays), path, described))
     return Policy.load(target)
 
 
@@ -118,8 +119,9 @@ def main(arguments: list[str] | None = None) -> int:
     pack(options.folder, target)
     policy = unpack(target, options.folder / "packed")
     played = eventsim.evaluate(policy, episodes=EPISODES, seed=20_000)
-    returns = {"first_seed": 20_000, "returns": played.returns.tolist(), "mean": played.mean}
-    write(target.with_suffix(".json"), {"bytes": target.stat().st_size, "as_packed": returns})
+    record = target.with_suffix(".json")
+    returns = {"first_seed": 20_000, "returns": list(played.returns), "mean": played.mean}
+    write(record, json.loads(record.read_text("utf-8")) | {"as_packed": returns})
     print(f"{target.name}: {target.stat().st_size:,} bytes, return {played.mean:.2f}")
     return 0
 
