@@ -196,9 +196,16 @@ def choose(
             trials[k], seen[k], late = attempt(k, len(seeds))
             if trials[k].verdict == "holds" or late:
                 break
-    best = min(range(len(trials)), key=lambda j: (_RANK[trials[j].verdict], trials[j].upper))
-    holds = trials[best].verdict == "holds"
-    return Choice(best, holds, tuple(trials), plan(seen[best], scale, limit, level=level), late)
+    plans = [plan(pairs, scale, limit, level=level) for pairs in seen]
+
+    def rank(j: int) -> tuple[int, float, float]:
+        # Bounds after unlike numbers of episodes say less than what a promise would take.
+        planned = plans[j]
+        need = math.inf if planned is None else planned.episodes
+        return _RANK[trials[j].verdict], need, trials[j].upper
+
+    best = min(range(len(trials)), key=rank)
+    return Choice(best, trials[best].verdict == "holds", tuple(trials), plans[best], late)
 
 
 def promise(

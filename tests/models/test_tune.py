@@ -81,6 +81,20 @@ def test_time_that_is_left_goes_to_those_that_could_not_be_told() -> None:
     assert over.out_of_time
 
 
+def test_where_time_ends_first_what_a_promise_takes_least_for_is_taken() -> None:
+    looks: list[int] = []
+    choice = choose(
+        2, player(0.012, 0.0), SEEDS, SCALE, 0.02, patience=400,
+        out_of_time=lambda: sum(looks) >= 2, look=lambda k, trial: looks.append(k),
+    )  # fmt: skip
+    first, second = choice.trials
+    assert (first.verdict, second.verdict) == ("undecided", "undecided")
+    # The bound of the second is wider by fewer episodes alone.
+    assert second.episodes < first.episodes
+    assert second.mean < first.mean < first.upper < second.upper
+    assert choice.index == 1
+
+
 def test_each_trial_is_held_to_a_share_of_the_error() -> None:
     alone = choose(1, player(0.0), SEEDS, SCALE, 0.02).trials[0]
     of_many = choose(16, player(*[0.0] * 16), SEEDS, SCALE, 0.02).trials[0]
