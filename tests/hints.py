@@ -3,7 +3,7 @@
     python -m tests.hints --teachers runs/atari/pong --out docs/benchmarks/hints.json
 
 Every student sees the same recorded steps of its teacher and as many batches; those of the last
-episodes are kept from it. `python -m tests.results_table` writes the table of docs/optimize.md.
+episodes are kept from it.
 """
 
 from __future__ import annotations
