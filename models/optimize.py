@@ -63,7 +63,6 @@ __all__ = [
     "settings_for",
 ]
 
-
 #: Name of the teacher as a student.
 _OWN = "own"
 

@@ -1,9 +1,9 @@
 """Distillation into students of pictures: `eventsim.models.distill` with convolutions in it.
 
-What matters in a frame may be a ball of two pixels, which actions alone teach a student slowly to
-see. So a student that is not yet driven by events also learns what its teacher goes by, main
-directions of the teacher's last hidden layer (hints, Romero et al. 2015, arXiv 1412.6550): a linear
-head, which is left out afterwards, tells them from the student's feature maps.
+What matters in a frame may be a ball of two pixels, of which actions alone say little. So a student
+that is not yet driven by events also learns what its teacher goes by, main directions of the
+teacher's last hidden layer (hints, Romero et al. 2015, arXiv 1412.6550): a linear head, which is
+left out afterwards, tells them from the student's feature maps.
 """
 
 from __future__ import annotations
@@ -100,8 +100,7 @@ class PictureModule(Module[PictureStudent]):
         Temperature of a discrete teacher, see `eventsim.models.distill.scale_of`.
     centre : float
         From which on the values of pictures are counted while the first layer learns, which is
-        what its bias makes up for. Its rows of weights are all bright or dark as a whole otherwise,
-        where backgrounds are.
+        what its bias makes up for.
     n_hints : int
         Further columns of the targets.
     seed : int

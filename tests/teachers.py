@@ -3,7 +3,7 @@
     python -m tests.teachers pack runs/atari/pong
     python -m tests.teachers unpack pong --out runs/atari/pong
 
-Training one takes an hour. Packed, large matrices have 8 bits a weight and a scale a row, and other
+Training one takes long. Packed, large matrices have 8 bits a weight and a scale a row, and other
 weights 16; what is packed plays 30 episodes, whose returns are kept beside it. Unpacked, a folder
 holds `training.json`, `evaluation.json` and `policy.safetensors`, as it is taken by
 `python -m tests.pictures_table` and `python -m tests.bench_conv`.
