@@ -229,3 +229,17 @@ def _sum_of(weights: Connectivity) -> float:
 def dense_macs_of(shape: Sequence[int]) -> int:
     """Return the multiplications of a fully connected network of these layers."""
     return sum(a * b for a, b in itertools.pairwise(shape))
+
+
+def found_of(
+    name: str, kind: Kind, macs: float, acs: float, returns: Float, start: str
+) -> dict[str, Any]:
+    """What a search keeps of a candidate beside its student."""
+    return {
+        "name": name,
+        "kind": kind,
+        "macs": float(macs),
+        "acs": float(acs),
+        "returns": returns.tolist(),
+        "start": start,
+    }

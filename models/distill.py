@@ -332,7 +332,7 @@ class Module(Generic[S]):
         self.values = [*self.weights, *self.biases]
         self.logs = [parameter(np.log(np.maximum(t, 1e-6))) for t in student.thresholds]
         self._zero = [torch.tensor(t == 0.0) for t in student.thresholds]
-        self._f = torch.relu if student.activation == "relu" else torch.tanh
+        self.activation = torch.relu if student.activation == "relu" else torch.tanh
         self._fan_outs = [self.fan_out(k) for k in range(len(self.weights))]
 
     def fan_out(self, k: int) -> Any:
@@ -364,7 +364,7 @@ class Module(Generic[S]):
                 a, part = self._sent(k, a, None if held is None else held[k])
                 cost = cost + part
             u = self.sums(k, a, weight)
-            a = u if k == last else self._f(u)
+            a = u if k == last else self.activation(u)
             if self._grid is not None and k < last:
                 a = self._grid.activation(k, a)
         return a, cost

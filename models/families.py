@@ -14,7 +14,11 @@ from eventsim.errors import InputError, UnsupportedError
 from eventsim.models.candidate import SHAPES, Settings
 from eventsim.models.distill import Training, train
 from eventsim.models.films import Film
-from eventsim.models.picture_cut import cut_pictures, with_picture_thresholds
+from eventsim.models.picture_cut import (
+    cut_pictures,
+    with_picture_thresholds,
+    without_silent,
+)
 from eventsim.models.picture_distill import train_pictures
 from eventsim.models.picture_student import (
     Kernel,
@@ -67,9 +71,12 @@ class Family(Protocol):
     head : Head
     shapes : sequence
         Layers of the dense students that are tried, cheapest first.
+    finds_silent : bool
+        Whether `without_silent` looks for what it can drop.
     """
 
     head: Head
+    finds_silent: bool
 
     @property
     def shapes(self) -> Sequence[Any]:
@@ -97,6 +104,9 @@ class Family(Protocol):
 
     def cut(self, student: Any, demonstrations: Demonstrations, share: float) -> Any:
         """Prune a share of the surviving weights."""
+
+    def without_silent(self, student: Any, demonstrations: Demonstrations) -> Any:
+        """Drop neurons that nothing in the demonstrations made send."""
 
     def arrays(self, student: Any) -> dict[str, NDArray[Any]]:
         """Arrays for a checkpoint."""
@@ -149,8 +159,12 @@ def settings_for(teacher: Policy, **fields: Any) -> Settings:
 
 
 #: What differs from the defaults of `Settings` where students see pictures, whose steps take
-#: longer, and whose many weights are cut faster.
+#: longer, and whose many weights are cut faster. Returns of small games vary much, and their
+#: episodes take little: of 20 of them a student that lost a fifth could pass for one that held.
 PICTURES: dict[str, Any] = {
+    "screened": 100,
+    "visits": 5,
+    "dense_iterations": 4_000,
     "starts": 2,
     "hopeless": 0.3,
     "windows": 32,
@@ -194,6 +208,9 @@ class VectorFamily:
     ----------
     teacher : Policy
     """
+
+    #: Of few neurons, most smooth, hardly one is silent.
+    finds_silent = False
 
     def __init__(self, teacher: Policy) -> None:
         self.head = Head.of(teacher.decoder)
@@ -240,6 +257,11 @@ class VectorFamily:
         """See `eventsim.models.student.cut`."""
         return cut(student, demonstrations, share)
 
+    def without_silent(self, student: Student, demonstrations: Demonstrations) -> Student:
+        """The student as it is."""
+        del demonstrations
+        return student
+
     def arrays(self, student: Student) -> dict[str, NDArray[Any]]:
         """See `eventsim.models.student.student_arrays`."""
         return student_arrays(student)
@@ -280,6 +302,8 @@ class PictureFamily:
     teacher : Policy
         Convolutions first, linear layers behind them.
     """
+
+    finds_silent = True
 
     def __init__(self, teacher: Policy) -> None:
         self.head = Head.of(teacher.decoder)
@@ -362,6 +386,12 @@ class PictureFamily:
     ) -> PictureStudent:
         """See `eventsim.models.picture_cut.cut_pictures`."""
         return cut_pictures(student, demonstrations, share)
+
+    def without_silent(
+        self, student: PictureStudent, demonstrations: Demonstrations
+    ) -> PictureStudent:
+        """See `eventsim.models.picture_cut.without_silent`."""
+        return without_silent(student, demonstrations)
 
     def arrays(self, student: PictureStudent) -> dict[str, NDArray[Any]]:
         """See `eventsim.models.picture_student.picture_arrays`."""

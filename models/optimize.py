@@ -36,10 +36,10 @@ from eventsim.models.candidate import (
     SHAPES,
     Candidate,
     Float,
-    Kind,
     Settings,
     check_identity,
     dense_macs_of,
+    found_of,
     identity_of,
 )
 from eventsim.models.compaction import unrolled
@@ -217,6 +217,10 @@ class Search:
         yield _OWN
         options = self.settings
         last, held, gentle, failed = _OWN, 0, 0, 0
+        if self.family.finds_silent:
+            last = f"events {_OWN} heard"
+            self._stage(last, partial(self._heard, last))
+            yield last
         for number in range(options.rounds):
             name = f"events {_OWN} round {number}"
             yield self._round(name, last, _OWN, held, gentle)
@@ -335,7 +339,7 @@ class Search:
         loss, student, returns = best
         self._students[name] = student
         self._say(f"{name}: {student.dense_macs:,} MACs, loss {loss:.2%}")
-        return _found(name, "dense", student.dense_macs, 0.0, returns, name)
+        return found_of(name, "dense", student.dense_macs, 0.0, returns, name)
 
     def _settings_of(self, start: str) -> Settings:
         """Settings of a ladder."""
@@ -360,7 +364,12 @@ class Search:
         student = self._students[_OWN] = tempered(student, self._demonstrations)
         session = student.to_policy(self.teacher, events=False).session()
         self._add(self._record(session, self.settings.own_steps, self._key(_OWN)))
-        return _found(_OWN, "dense", student.dense_macs, 0.0, self.teacher_returns, _OWN)
+        return found_of(_OWN, "dense", student.dense_macs, 0.0, self.teacher_returns, _OWN)
+
+    def _heard(self, name: str) -> dict[str, Any]:
+        """The teacher without what never sent, which loses nothing: few episodes show that."""
+        student = self.family.without_silent(self._students[_OWN], self._demonstrations)
+        return self._candidate(name, student, _OWN)
 
     def _events(
         self, name: str, before: str, start: str, number: int, gentle: int
@@ -391,6 +400,10 @@ class Search:
         policy = student.to_policy(self.teacher)
         self._add(self._record(policy.session(), options.visited_steps // 2, seed + 1))
         student = self._train(student, training, seed + 2, options.kept_steps)
+        return self._candidate(name, student, start)
+
+    def _candidate(self, name: str, student: Any, start: str) -> dict[str, Any]:
+        """An event-driven student, played."""
         played = self._validate(student.to_policy(self.teacher))
         macs, acs = played.macs / played.steps, played.acs / played.steps
         self._students[name] = student
@@ -398,7 +411,7 @@ class Search:
             f"{name}: {student.n_synapses:,} synapses, {macs:.4g} MACs, loss "
             f"{self.loss(played.returns):.2%}"
         )
-        return _found(name, "events", macs, acs, played.returns, start)
+        return found_of(name, "events", macs, acs, played.returns, start)
 
     def _refined(self, name: str, base: Candidate, until: float) -> None:
         """Refine a candidate for so many seconds, or read what came of it."""
@@ -584,17 +597,3 @@ class Search:
                 student.dense_macs,
             )
         )
-
-
-def _found(
-    name: str, kind: Kind, macs: float, acs: float, returns: Float, start: str
-) -> dict[str, Any]:
-    """What is kept of a candidate beside its student."""
-    return {
-        "name": name,
-        "kind": kind,
-        "macs": float(macs),
-        "acs": float(acs),
-        "returns": returns.tolist(),
-        "start": start,
-    }

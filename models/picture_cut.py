@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eventsim.models.picture_distill import Watched, watch
+from eventsim.models.picture_distill import Watched, ever_sent, watch
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.student import Demonstrations, Float, sent_by_silent
 
@@ -92,6 +92,29 @@ def cut_pictures(
     return compact_pictures(result)
 
 
+def without_silent(student: PictureStudent, demonstrations: Demonstrations) -> PictureStudent:
+    """Drop channels and hidden neurons that nothing in the demonstrations made send.
+
+    In the demonstrations every output stays as it is but for rounding, and elsewhere while they are
+    silent. What was sent to them is saved; at threshold 0 they cost as much as those that speak.
+
+    Parameters
+    ----------
+    student : PictureStudent
+    demonstrations : Demonstrations
+        Of films.
+
+    Returns
+    -------
+    PictureStudent
+    """
+    result = student.copy()
+    for k, sent in enumerate(ever_sent(student, demonstrations)):
+        result.masks[k][~sent] = False
+        result.biases[k][~sent] = 0.0
+    return compact_pictures(result)
+
+
 def compact_pictures(student: PictureStudent) -> PictureStudent:
     """Drop channels and neurons that nobody hears, and fold those that hear nothing into biases.
 
@@ -161,4 +184,4 @@ def _spreads(student: PictureStudent, seen: Sequence[Watched]) -> list[Float]:
     return result
 
 
-__all__ = ["compact_pictures", "cut_pictures", "with_picture_thresholds"]
+__all__ = ["compact_pictures", "cut_pictures", "with_picture_thresholds", "without_silent"]

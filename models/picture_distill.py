@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eventsim.models.distill import Module, Training, fit, long_enough, scale_of, torch_module
 from eventsim.models.films import joined
@@ -26,6 +27,8 @@ _HINTED = 0.3
 _BRIGHT_FRAMES = 512
 #: Windows and steps by which a student is watched.
 _WATCHED_WINDOWS, _WATCHED_STEPS = 16, 64
+#: Pictures that are looked at together.
+_AT_ONCE = 256
 
 
 def train_pictures(
@@ -281,4 +284,36 @@ def watch(
     return module.watched(windows, math.ceil(steps / (_WATCHED_WINDOWS * _WATCHED_STEPS)))
 
 
-__all__ = ["PictureModule", "PictureWindows", "Watched", "train_pictures", "watch"]
+def ever_sent(student: PictureStudent, demonstrations: Demonstrations) -> list[NDArray[np.bool_]]:
+    """Tell which channels and hidden neurons ever differ from 0 in all of the demonstrations.
+
+    Parameters
+    ----------
+    student : PictureStudent
+    demonstrations : Demonstrations
+        Of films.
+
+    Returns
+    -------
+    list of bool array
+        A value a channel of each convolution, a value a neuron of each hidden linear layer.
+    """
+    torch = torch_module()
+    module = PictureModule(student, 1.0)
+    found = [np.zeros(len(b), np.bool_) for b in student.biases[:-1]]
+    with torch.no_grad():
+        layers = [w * m for w, m in zip(module.weights, module.masks, strict=True)][:-1]
+        for film in demonstrations.inputs:
+            pictures = film.pictures()
+            for first in range(0, len(pictures), _AT_ONCE):
+                part = np.moveaxis(pictures[first : first + _AT_ONCE], -1, 1)
+                a = torch.from_numpy(part.reshape(1, len(part), -1).astype(np.float32))
+                a *= student.scale
+                for k, weight in enumerate(layers):
+                    a = module.activation(module.sums(k, a, weight))
+                    sent = (a != 0.0).reshape(len(part), len(found[k]), -1)
+                    found[k] |= sent.any(dim=2).any(dim=0).numpy()
+    return found
+
+
+__all__ = ["PictureModule", "PictureWindows", "Watched", "ever_sent", "train_pictures", "watch"]

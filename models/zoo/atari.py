@@ -1,4 +1,4 @@
-"""Train Atari teachers on one core of a CPU; no other part of eventsim trains one of these.
+"""Train Atari teachers on one core of a CPU, or on several and a GPU.
 
 Not a part of `eventsim run`: these agents come from outside, as any other would. One call trains
 one game and needs ``pip install 'eventsim[train,atari]'``::
@@ -92,9 +92,11 @@ class Games:
     ----------
     game : str
     n : int
+    threads : int, optional
+        That play them; what they show does not depend on it.
     """
 
-    def __init__(self, game: str, n: int) -> None:
+    def __init__(self, game: str, n: int, threads: int = 1) -> None:
         try:
             from ale_py.vector_env import AtariVectorEnv
         except ImportError as error:
@@ -107,7 +109,7 @@ class Games:
         self._env: AtariVectorEnv = AtariVectorEnv(
             game,
             n,
-            num_threads=1,
+            num_threads=threads,
             repeat_action_probability=STICKY,
             frameskip=FRAME_SKIP,
             noop_max=NOOP_MAX,
@@ -157,6 +159,10 @@ class Training:
         checkpoint by default, or `STEPS`.
     settings : Settings, optional
         Those of the checkpoint, if there is one.
+    device : str, optional
+        Of torch, where it learns.
+    threads : int, optional
+        That play the environments.
 
     Raises
     ------
@@ -175,6 +181,8 @@ class Training:
         folder: Path,
         steps: int | None = None,
         settings: Settings | None = None,
+        device: str = "cpu",
+        threads: int = 1,
     ) -> None:
         try:
             import torch
@@ -206,8 +214,10 @@ class Training:
         }
         tensors = self._read(game, seed, steps)
         self.settings = Settings(**self.record["settings"])
-        self.games = Games(game, self.settings.n_envs)
-        self.learner = Learner(self.games.n_actions, seed, self.settings)
+        self.games = Games(game, self.settings.n_envs, threads)
+        self.learner = Learner(self.games.n_actions, seed, self.settings, device)
+        if device != "cpu":
+            self.record["device"] = device
         self.record["versions"] = {
             name: version(name) for name in ("ale-py", "gymnasium", "numpy", "torch")
         }
@@ -456,12 +466,14 @@ def train(
     settings: Settings | None = None,
     say: Callable[[str], None] = print,
     imitate: int = 0,
+    device: str = "cpu",
+    threads: int = 1,
 ) -> Training:
     """Train a teacher, and write it down.
 
     Parameters
     ----------
-    game, seed, folder, steps, settings
+    game, seed, folder, steps, settings, device, threads
         As for `Training`.
     minutes : float, optional
         After which to stop, whatever is left.
@@ -470,7 +482,7 @@ def train(
     imitate : int, optional
         Rounds in which the game's player is imitated first, if the training begins anew.
     """
-    training = Training(game, seed, folder, steps, settings)
+    training = Training(game, seed, folder, steps, settings, device, threads)
     begin = saved = time.monotonic()
     if imitate and not training.record["updates"] and "imitation" not in training.record:
         training.imitate(imitate, say)
@@ -507,7 +519,9 @@ def settings_of(options: argparse.Namespace) -> Settings | None:
     Who imitates is sure of what to do, and would unlearn it for more entropy.
     """
     entropy = 0.001 if options.entropy is None and options.imitate else options.entropy
-    given = {"learning_rate": options.rate, "entropy": entropy}
+    given = {"learning_rate": options.rate, "entropy": entropy, "n_envs": options.envs}
+    if options.envs is not None:
+        given["minibatch"] = 8 * options.envs  # as many to an update as without
     changed = {name: value for name, value in given.items() if value is not None}
     return Settings(**changed) if changed else None
 
@@ -533,6 +547,13 @@ def main() -> None:
         type=float,
         help="weight of entropy; 0.01 by default, 0.001 if one imitates",
     )
+    parser.add_argument(
+        "--envs",
+        type=int,
+        help="environments side by side; 32 by default, and batches grow with them",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="that play them; 1 by default")
+    parser.add_argument("--device", default="cpu", help="where to learn: cpu (default) or cuda")
     parser.add_argument("--episodes", type=int, help="play so many of each kind, and do not train")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -552,6 +573,8 @@ def main() -> None:
                 settings_of(options),
                 say,
                 options.imitate,
+                options.device,
+                options.threads,
             )
             return
         training = Training(options.game, options.seed, options.out)

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation of a NatureCNN, for one core of a CPU.
+"""Proximal policy optimisation of a NatureCNN, for one core of a CPU, or for a GPU.
 
 The clipped objective of Schulman et al. 2017 (arXiv 1707.06347) with generalised advantages
 (arXiv 1506.02438), few epochs a batch, forward and backward passes in bfloat16 where asked for;
@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from eventsim.errors import InputError
 
 Array = NDArray[Any]
 Float = NDArray[np.float32]
@@ -89,13 +91,21 @@ class Learner:
     seed : int
         Of the weights, the draws of actions and the order of minibatches.
     settings : Settings
+    device : str, optional
+        Of torch, where it learns.
+
+    Raises
+    ------
+    InputError
+        If torch finds no such device.
     """
 
-    def __init__(self, n_actions: int, seed: int, settings: Settings) -> None:
+    def __init__(self, n_actions: int, seed: int, settings: Settings, device: str = "cpu") -> None:
         import torch
         from torch import nn
 
         self.settings = settings
+        self._device = _device_of(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.trunk = nn.Sequential(
@@ -110,13 +120,15 @@ class Learner:
                     gain = {self.actor: 0.01, self.critic: 1.0}.get(layer, 2.0**0.5)
                     nn.init.orthogonal_(layer.weight, gain)
                     nn.init.zeros_(layer.bias)
+        for part in (self.trunk, self.actor, self.critic):
+            part.to(self._device)
         self._parameters = [
             p for part in (self.trunk, self.actor, self.critic) for p in part.parameters()
         ]
         self._optimizer = torch.optim.Adam(
             self._parameters, settings.learning_rate, eps=1e-5, fused=True
         )
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator(self._device).manual_seed(seed)
         self._placing: Any = None  # a head, and what trains it
         self._centre = 0.0
         self._average: tuple[int, list[Any]] = (0, [])
@@ -128,7 +140,7 @@ class Learner:
 
         first = copy.deepcopy(self.trunk[0])
         first.bias.data = self._first_bias().detach()
-        return nn.Sequential(first, *self.trunk[1:], self.actor)
+        return copy.deepcopy(nn.Sequential(first, *self.trunk[1:], self.actor)).cpu()
 
     def centre(self, level: float) -> None:
         """Count brightness from a level on, which changes no output.
@@ -172,18 +184,19 @@ class Learner:
         import torch
 
         with torch.inference_mode():
-            logits, values = self._forward(torch.from_numpy(observations))
+            logits, values = self._forward(self._sent(observations))
             log_p = torch.log_softmax(logits, 1)
             actions = torch.multinomial(log_p.exp(), 1, generator=self._generator)
             chosen = log_p.gather(1, actions)[:, 0]
-        return actions[:, 0].numpy(), chosen.numpy(), values.numpy()
+        return actions[:, 0].cpu().numpy(), chosen.cpu().numpy(), values.cpu().numpy()
 
     def likeliest(self, observations: NDArray[np.uint8]) -> Array:
         """The likeliest actions for B observations."""
         import torch
 
         with torch.inference_mode():
-            actions: Array = self._forward(torch.from_numpy(observations))[0].argmax(1).numpy()
+            logits, _ = self._forward(self._sent(observations))
+            actions: Array = logits.argmax(1).cpu().numpy()
         return actions
 
     def values(self, observations: NDArray[np.uint8]) -> Float:
@@ -191,7 +204,7 @@ class Learner:
         import torch
 
         with torch.inference_mode():
-            values: Float = self._forward(torch.from_numpy(observations))[1].numpy()
+            values: Float = self._forward(self._sent(observations))[1].cpu().numpy()
         return values
 
     def update(self, batch: Batch, learning_rate: float) -> dict[str, float]:
@@ -203,7 +216,7 @@ class Learner:
             group["lr"] = learning_rate
         gains = advantages(batch, s.gamma, s.trace)
         flat = [
-            torch.from_numpy(np.ascontiguousarray(x).reshape(batch.actions.size, *x.shape[2:]))
+            self._sent(np.ascontiguousarray(x).reshape(batch.actions.size, *x.shape[2:]))
             for x in (
                 batch.observations,
                 batch.actions,
@@ -212,10 +225,12 @@ class Learner:
                 gains + batch.values,
             )
         ]
-        sums = np.zeros(3)
+        sums = torch.zeros(3, dtype=torch.float64, device=self._device)
         n_parts = 0
         for _ in range(s.epochs):
-            order = torch.randperm(batch.actions.size, generator=self._generator)
+            order = torch.randperm(
+                batch.actions.size, generator=self._generator, device=self._device
+            )
             for part in order.split(s.minibatch):
                 pictures, actions, before, gain, target = (x[part] for x in flat)
                 logits, values = self._forward(pictures)
@@ -230,7 +245,8 @@ class Learner:
                 (policy_loss + s.value * value_loss - s.entropy * entropy).backward()
                 torch.nn.utils.clip_grad_norm_(self._parameters, s.max_norm)
                 self._optimizer.step()
-                sums += [float(x.detach()) for x in (policy_loss, value_loss, entropy)]
+                # Read once in the end: a GPU would wait for each.
+                sums += torch.stack((policy_loss, value_loss, entropy)).detach()
                 n_parts += 1
         names = ("policy_loss", "value_loss", "entropy")
         return dict(zip(names, (sums / n_parts).tolist(), strict=True))
@@ -265,13 +281,13 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         if self._placing is None:
-            head = torch.nn.Linear(self.actor.in_features, seen.shape[1])
+            head = torch.nn.Linear(self.actor.in_features, seen.shape[1], device=self._device)
             torch.nn.init.zeros_(head.weight)
             torch.nn.init.zeros_(head.bias)
             self._placing = head, torch.optim.Adam(head.parameters(), eps=1e-5)
         head, optimizer = self._placing
-        wanted, target, places = map(torch.from_numpy, (right, to_come, seen))
-        features = self._features(torch.from_numpy(pictures))
+        wanted, target, places = map(self._sent, (right, to_come, seen))
+        features = self._features(self._sent(pictures))
         logits, values = self.actor(features), self.critic(features)[:, 0]
         loss = torch.nn.functional.cross_entropy(logits, wanted)
         total, errors = loss, []
@@ -299,35 +315,52 @@ class Learner:
         return float(loss.detach()), float(agreement), float(errors[1].detach())
 
     def state(self) -> dict[str, Any]:
-        """Tensors from which `load` goes on: weights, the optimiser's moments, the generator."""
+        """Tensors from which `load` goes on: weights, the optimiser's moments, the generator.
+
+        Another kind of device has another generator, which begins anew there.
+        """
         import torch
 
-        state = {
-            "generator": self._generator.get_state(),
+        state: dict[str, Any] = {
+            self._generator_key: self._generator.get_state(),
             "centre": torch.tensor(self._centre, dtype=torch.float64),
         }
         for i, p in enumerate(self._parameters):
-            state[f"weight/{i}"] = p.detach().clone()
+            state[f"weight/{i}"] = p.detach().cpu().clone()
             for name, value in self._optimizer.state.get(p, {}).items():
-                state[f"{name}/{i}"] = value.clone()
+                state[f"{name}/{i}"] = value.cpu().clone()
         return state
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` gave; KeyError or RuntimeError if it is of another network."""
         import torch
 
-        self._generator.set_state(state["generator"])
+        if self._generator_key in state:
+            self._generator.set_state(state[self._generator_key])
+        elif not any(key.startswith("generator") for key in state):
+            raise KeyError(self._generator_key)
         self._centre = float(state.get("centre", 0.0))  # older checkpoints have none
         for i, p in enumerate(self._parameters):
             with torch.no_grad():
                 p.copy_(state[f"weight/{i}"])
             moments = {
-                name: state[f"{name}/{i}"].clone()
+                name: state[f"{name}/{i}"].to(self._device, copy=True)
                 for name in ("step", "exp_avg", "exp_avg_sq")
                 if f"{name}/{i}" in state
             }
             if moments:
                 self._optimizer.state[p] = moments
+
+    @property
+    def _generator_key(self) -> str:
+        kind = self._device.type
+        return "generator" if kind == "cpu" else f"generator/{kind}"
+
+    def _sent(self, values: Array) -> Any:
+        """An array where the network is."""
+        import torch
+
+        return torch.from_numpy(values).to(self._device)
 
     def _forward(self, pictures: Any) -> tuple[Any, Any]:
         """Logits of shape (B, n_actions) and values of shape (B,), float32."""
@@ -340,7 +373,7 @@ class Learner:
 
         half = self.settings.bfloat16
         first = self.trunk[0]
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
             x = pictures.to(torch.bfloat16 if half else torch.float32)
             bias = self._first_bias()
             x = torch.nn.functional.conv2d(x, first.weight * _BYTE, bias, first.stride)
@@ -350,3 +383,20 @@ class Learner:
         """Bias of the first layer for brightness that is counted from 0 on."""
         first = self.trunk[0]
         return first.bias - self._centre * first.weight.sum((1, 2, 3))
+
+
+def _device_of(name: str) -> Any:
+    """Torch's device of a name; InputError if there is none."""
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"is {name!r}, which torch cannot use ({reason}); use cpu", field="device"
+        ) from error
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+    return device

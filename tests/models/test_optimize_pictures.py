@@ -321,13 +321,18 @@ def test_the_ladder_from_the_teacher_may_come_early(tmp_path: Path) -> None:
     search = searched(tmp_path, settings=replace(settings, own_steps=300, slack=-9.0))
     names = list(search.stages())
     # No student can be that much better; so the teacher follows the first one, and others follow.
-    assert names[:4] == ["teacher", names[1], "own", "events own round 0"]
+    assert names[:5] == ["teacher", names[1], "own", "events own heard", "events own round 0"]
     assert names[1].startswith("dense ")
-    assert [name for name in names[4:] if name.startswith("dense ")]
+    assert [name for name in names[5:] if name.startswith("dense ")]
     own = next(c for c in search.candidates if c.name == "own")
     assert own.dense_macs == catcher().dense_macs
     first = next(c for c in search.candidates if c.name == "events own round 0")
     assert first.shape[0] == STACK * SIDE * SIDE
+    # Without what never sent the teacher does what it did, for less than it would by events.
+    heard = next(c for c in search.candidates if c.name == "events own heard")
+    shown = len(heard.returns)
+    np.testing.assert_array_equal(heard.returns, search.teacher_returns[:shown])
+    assert heard.macs < own.macs
 
 
 @pytest.mark.slow

@@ -270,6 +270,30 @@ def test_the_constant_of_a_silent_channel_goes_into_the_next_biases() -> None:
     assert len(compact_pictures(padded).biases[0]) == 3
 
 
+@given(students(), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_what_never_sends_goes_and_every_output_stays(student: PictureStudent, mute: bool) -> None:
+    from eventsim.models.picture_cut import without_silent
+
+    n_muted = 0
+    if mute and student.activation == "relu":
+        for bias in student.biases[:-1]:
+            bias[0] = -1e3
+            n_muted += 1
+    student.thresholds = [np.zeros_like(t) for t in student.thresholds]
+    demonstrations = Demonstrations()
+    films = episodes(student.scale)
+    demonstrations.add(films, [np.zeros((len(film), 4), np.float32) for film in films])
+    small = without_silent(student, demonstrations)
+    alone = sum(len(b) == 1 for b in student.biases)  # a layer of nothing cannot be
+    before = sum(len(b) for b in student.biases)
+    assert sum(len(b) for b in small.biases) <= before - n_muted + alone
+    for film in films:
+        np.testing.assert_allclose(
+            torch_outputs(small, film), torch_outputs(student, film), rtol=1e-5, atol=1e-5
+        )
+
+
 def test_what_is_cut_is_what_matters_least_for_its_work() -> None:
     from eventsim.models.picture_cut import cut_pictures, with_picture_thresholds
 
