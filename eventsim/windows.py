@@ -67,8 +67,13 @@ class WindowRows:
         n_indexed = int(self._row_counts[~self._dense].sum())
         self.index_words = -(-n_indexed * 2 // 8)
         self._masked = np.flatnonzero(self._dense & (self._row_counts < self._n))
+        if self.kind(np.ones(0, np.bool_)) == f.DENSE:
+            self._masked = np.arange(self.n_rows)  # so that no row has to be told from another
+        # Bytes first, which are laid over a row of flags, and behind them the same in bits.
         self._mask_bytes = -(-self._n // 8) * 8
-        self.mask_words = self._masked.size * self._mask_bytes // 8
+        self._bit_words = -(-self._n // 64)
+        self._mask_size = self._mask_bytes + 8 * self._bit_words
+        self.mask_words = self._masked.size * self._mask_size // 8
         self.n_indexed = n_indexed
         self.n_dense = int(self._dense.sum()) * self._n
         self.bytes_indexed = n_indexed * (itemsize + 2)
@@ -87,11 +92,12 @@ class WindowRows:
             return f.MIXED
         return f.FULL if (self._row_counts == self._n).all() else f.DENSE
 
-    def scratch(self) -> tuple[int, int]:
-        """Words of the state for pointers to events, and for marks."""
+    def scratch(self) -> tuple[int, int, int]:
+        """Words of the state for pointers to events, for marks, and for bits."""
         window = self._weights.window
         height, width, _ = window.source
-        return height * width + 1, window.target[0] * window.target[1]
+        n_positions = window.target[0] * window.target[1]
+        return height * width + 1, n_positions, n_positions * self._bit_words
 
     def store(self, plan: Int, table: Int, at_weights: int, at_indices: int, at_masks: int) -> None:
         """Fill the rows table and the rows."""
@@ -102,7 +108,7 @@ class WindowRows:
         indexed = np.where(self._dense, 0, self._row_counts)
         table[:, f.R_INDEX] = np.where(self._dense, -1, at_indices + _before(indexed))
         table[:, f.R_COUNT] = self._row_counts
-        table[self._masked, f.R_MASK] = 8 * at_masks + self._mask_bytes * np.arange(
+        table[self._masked, f.R_MASK] = 8 * at_masks + self._mask_size * np.arange(
             self._masked.size
         )
         if isinstance(self._weights, MaxWindow):
@@ -120,8 +126,11 @@ class WindowRows:
                 indices[place : place + channels.size] = channels
                 continue
             weights[first + channels] = values
-            if channels.size < self._n:
-                masks[int(table[i, f.R_MASK]) + channels] = 1
+            mask = int(table[i, f.R_MASK])
+            if mask:
+                masks[mask + channels] = 1
+                bits = np.packbits(masks[mask : mask + self._n], bitorder="little")
+                masks[mask + self._mask_bytes :][: bits.size] = bits
 
     def store_window(self, plan: Int, at: int, scratch: tuple[int, ...]) -> None:
         """Fill the window's block."""
@@ -129,7 +138,8 @@ class WindowRows:
         numbers = geometry(weights)
         plan[at : at + len(GEOMETRY)] = numbers
         plan[at + g.G_WATCH] = isinstance(weights, MaxWindow)
-        fields = (g.G_POINTERS, g.G_MARKS)
+        plan[at + g.G_WORDS] = self._bit_words
+        fields = (g.G_POINTERS, g.G_MARKS, g.G_BITS)
         for field, place in zip(fields, scratch, strict=True):
             plan[at + field] = place
         plan[at + g.G_GATHER] = self._gather_from()

@@ -24,9 +24,10 @@ from eventsim.kernels.fields import (
     SOME,
     W_ROW,
 )
-from eventsim.kernels.jit import kernel
+from eventsim.kernels.jit import inlined, kernel
 from eventsim.kernels.window_fields import (
     E_TARGET,
+    G_BITS,
     G_BY_TAP,
     G_CHANNELS,
     G_COLUMNS,
@@ -49,6 +50,7 @@ from eventsim.kernels.window_fields import (
     G_TARGET_WIDTH,
     G_WATCH,
     G_WIDTH,
+    G_WORDS,
     W_ENTRY,
 )
 from eventsim.kernels.window_lanes import add_run
@@ -181,9 +183,9 @@ def _spread(
                         flags[flag + j] = 1
                     continue
                 executed += n
-                for k in range(n):
-                    j = Unsigned(k)
-                    u[at + j] += w[r + j] * d
+                add_run(
+                    w, plan[row + Unsigned(R_WEIGHT)], neuron, value, e, e + 1, -i, u, u0 + to, n
+                )
                 if touched == ALL:
                     continue
                 if count == n:
@@ -231,19 +233,31 @@ def _gather(
     for row in range(0, n_rows, tall):
         for column in range(0, n_columns, wide):
             found, done = _sum(
-                w, plan, window, rows, kind, neuron, value, state, values, u0, flags, f0, touched,
+                w, plan, window, rows, kind, neuron, value, state, values, u0, touched,
                 row, row + tall, column, column + wide,
             )  # fmt: skip
             synapses += found
             executed += done
-    marks = plan[window + G_MARKS]
+    marks, words = plan[window + G_MARKS], plan[window + G_WORDS]
     for position in range(n_positions):
         mark = Unsigned(marks + position)
-        if state[mark] != 0:
-            state[mark] = 0
-            if kind == FULL and touched != ALL:
-                for k in range(n):
-                    flags[Unsigned(f0 + position * n) + Unsigned(k)] = 1
+        if state[mark] == 0:
+            continue
+        state[mark] = 0
+        if touched == ALL:
+            continue
+        flag = f0 + position * n
+        if kind == FULL:
+            for k in range(n):
+                flags[Unsigned(flag) + Unsigned(k)] = 1
+            continue
+        for word in range(words):
+            place = Unsigned(plan[window + G_BITS] + position * words + word)
+            bits = Unsigned(state[place])
+            state[place] = 0
+            for k in range(min(64, n - 64 * word)):
+                bit = (bits >> Unsigned(k)) & Unsigned(1)
+                flags[Unsigned(flag + 64 * word) + Unsigned(k)] |= np.uint8(bit)
     return synapses, executed
 
 
@@ -259,8 +273,6 @@ def _sum(
     state: Any,
     values: Any,
     u0: int,
-    flags: Any,
-    f0: int,
     touched: int,
     row0: int,
     row1: int,
@@ -274,6 +286,7 @@ def _sum(
     step, skip = plan[window + G_DILATION_Y], plan[window + G_DILATION_X]
     pointers, weights = plan[window + G_POINTERS], plan[rows + R_WEIGHT]
     marks, target_width = plan[window + G_MARKS], plan[window + G_TARGET_WIDTH]
+    bits, words = plan[window + G_BITS], plan[window + G_WORDS]
     # A window's neighbouring columns are neighbours below it, and so are the events in them.
     together = column1 - column0 if skip == 1 else 1
     synapses = 0
@@ -300,9 +313,10 @@ def _sum(
                     add_run(w, weights, neuron, value, a, b, shift, values, u0 + position * n, n)
                     executed += (b - a) * n
                     if kind != FULL:
-                        synapses += _flag(
-                            plan, rows, neuron, a, b, shift, flags, f0 + position * n, n, touched
-                        )
+                        synapses += _reached(
+                            plan, rows, neuron, a, b, shift, state, bits + position * words, words,
+                            n, touched,
+                        )  # fmt: skip
     return executed if kind == FULL else synapses, executed
 
 
@@ -340,38 +354,36 @@ def _point(
         state[Unsigned(pointers + k)] = e1
 
 
-@kernel
-def _flag(
+@inlined
+def _reached(
     plan: Any,
     rows: int,
     neuron: Any,
     e0: int,
     e1: int,
     shift: int,
-    flags: Any,
-    f0: int,
+    state: Any,
+    bits: int,
+    words: int,
     n: int,
     touched: int,
 ) -> int:
-    """Flag the targets of the rows of events e0:e1, and return how many synapses these have."""
-    masks = plan.view(np.uint8)
-    flag = Unsigned(f0)
+    """Note the targets of the rows of events e0:e1, and return how many synapses these have."""
     synapses = 0
-    full = False
-    for e in range(e0, e1):
-        row = Unsigned(rows + W_ROW * (neuron[Unsigned(e)] + shift))
-        count = plan[row + Unsigned(R_COUNT)]
-        synapses += count
-        if touched == ALL or full or count == 0:
-            continue
-        if count == n:
-            full = True
-            for k in range(n):
-                flags[flag + Unsigned(k)] = 1
-        else:
-            mask = Unsigned(plan[row + Unsigned(R_MASK)])
-            for k in range(n):
-                flags[flag + Unsigned(k)] |= masks[mask + Unsigned(k)]
+    if touched == ALL:
+        for e in range(e0, e1):
+            row = Unsigned(rows + W_ROW * (neuron[Unsigned(e)] + shift))
+            synapses += plan[row + Unsigned(R_COUNT)]
+        return synapses
+    behind = (n + 7) // 8  # the words of a row's bytes
+    for word in range(words):
+        found = state[Unsigned(bits + word)]
+        for e in range(e0, e1):
+            row = Unsigned(rows + W_ROW * (neuron[Unsigned(e)] + shift))
+            if word == 0:
+                synapses += plan[row + Unsigned(R_COUNT)]
+            found |= plan[Unsigned(plan[row + Unsigned(R_MASK)] // 8 + behind + word)]
+        state[Unsigned(bits + word)] = found
     return synapses
 
 

@@ -26,8 +26,10 @@ The first numbers are those of `eventsim.convolution.GEOMETRY`.
     G_BY_TAP,  # events from which on they do so tap after tap
     G_POINTERS,  # in the state: first event of each source pixel, one more than pixels
     G_MARKS,  # in the state: 1 for each target position that an event reaches
+    G_WORDS,  # of 64 bits each, that tell a row's surviving synapses
+    G_BITS,  # in the state: so many words a target position, which targets events reach
     W_WINDOW,
-) = range(23)
+) = range(25)
 
 # An entry of a source row (column): a tap that reaches it, and the target row (column) behind it.
 (

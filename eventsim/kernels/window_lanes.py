@@ -48,8 +48,12 @@ def _emit(n_vectors: int) -> Callable[..., Any]:
     """Code for `n_vectors` registers of accumulators."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        w, first, width, neuron, value, e0, e1, shift, u, u0 = arguments
+        w, first, width, neuron, value, e0, e1, shift, u, u0, done = arguments
         kinds = signature.args
+        # Lanes that another call adds get -0.0, which changes no number.
+        numbers = ir.Constant(ir.VectorType(LONG, LANES), list(range(LANES)))
+        mine = builder.icmp_signed(">=", numbers, splat(builder, done, LANES))
+        nothing = ir.Constant(_DOUBLES, [-0.0] * LANES)
 
         def at(kind: int, array: Any, place: Any) -> Any:
             return address(context, builder, kinds[kind], array, place)
@@ -66,6 +70,8 @@ def _emit(n_vectors: int) -> Callable[..., Any]:
             for offset, register in zip(offsets, registers, strict=True):
                 place = at(0, w, builder.add(row, offset))
                 product = builder.fmul(_load_weights(builder, place, kinds[0].dtype), factors)
+                if n_vectors == 1:
+                    product = builder.select(mine, product, nothing)
                 builder.store(builder.fadd(builder.load(register), product), register)
         for home, register in zip(homes, registers, strict=True):
             place = builder.bitcast(home, _DOUBLES.as_pointer())
@@ -88,9 +94,10 @@ def _compiled(n_vectors: int) -> Any:
         shift: Any,
         u: Any,
         u0: Any,
+        done: Any,
     ) -> Any:
         n = types.int64
-        return types.void(w, n, n, neuron, value, n, n, n, u, n), _emit(n_vectors)
+        return types.void(w, n, n, neuron, value, n, n, n, u, n, n), _emit(n_vectors)
 
     return intrinsic(add)
 
@@ -107,17 +114,18 @@ def _plain(n_vectors: int) -> Any:
         shift: int,
         u: Any,
         u0: int,
+        done: int,
     ) -> None:
         n = LANES * n_vectors
         for e in range(e0, e1):
             row = first + width * (neuron[e] + shift)
-            u[u0 : u0 + n] += w[row : row + n] * value[e]
+            u[u0 + done : u0 + n] += w[row + done : row + n] * value[e]
 
     return add
 
 
-_add_8, _add_32, _add_64 = (
-    (_plain if config.DISABLE_JIT else _compiled)(n // LANES) for n in (8, 32, 64)
+_add_8, _add_16, _add_32, _add_64 = (
+    (_plain if config.DISABLE_JIT else _compiled)(n // LANES) for n in (8, 16, 32, 64)
 )
 
 
@@ -147,14 +155,23 @@ def add_run(
     """
     k = 0
     while k + 64 <= n:
-        _add_64(w, weights + k, n, neuron, value, e0, e1, shift, u, u0 + k)
+        _add_64(w, weights + k, n, neuron, value, e0, e1, shift, u, u0 + k, 0)
         k += 64
     if k + 32 <= n:
-        _add_32(w, weights + k, n, neuron, value, e0, e1, shift, u, u0 + k)
+        _add_32(w, weights + k, n, neuron, value, e0, e1, shift, u, u0 + k, 0)
         k += 32
-    while k + 8 <= n:
-        _add_8(w, weights + k, n, neuron, value, e0, e1, shift, u, u0 + k)
-        k += 8
+    if k + 16 <= n:
+        _add_16(w, weights + k, n, neuron, value, e0, e1, shift, u, u0 + k, 0)
+        k += 16
+    if k + 8 <= n or (k < n and n >= 8):
+        # The last lanes of all, of which some are done.
+        start = min(k, n - 8)
+        _add_8(w, weights + start, n, neuron, value, e0, e1, shift, u, u0 + start, k - start)
+        k = start + 8
+    if k < n and n >= 8:
+        start = n - 8
+        _add_8(w, weights + start, n, neuron, value, e0, e1, shift, u, u0 + start, k - start)
+        k = n
     while k < n:
         total = u[Unsigned(u0 + k)]
         for e in range(e0, e1):
