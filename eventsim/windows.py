@@ -20,8 +20,8 @@ Int = NDArray[np.int64]
 #: Share of surviving weights of a row from which on it is stored dense: measured
 #: (docs/convolution.md).
 DENSE_FILL = 0.25
-#: The same where every row is dense, so that many events can be gathered.
-DENSE_MEAN = 0.4
+#: Mean share from which on every row is dense, so that many events can be gathered.
+DENSE_MEAN = 0.15
 #: Indices of target channels are uint16.
 MAX_CHANNELS = 1 << 16
 #: Events from which on positions gather them, as share of the pixels and positions that have to be
