@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from eventsim import optimize_outcome
 from eventsim.errors import InputError
 from eventsim.models.arena import Arena, Baseline
+from eventsim.models.compaction import shortened
 from eventsim.models.policy import Policy
 from eventsim.models.quantization import check_size, size_bytes
 from eventsim.models.tune import Choice, Promise, Trial, choose, describe_need, promise
@@ -284,7 +285,7 @@ class _Optimization:
         data = self._figures(policy, candidate, small, said, name, target)
         front = self._front(everything, tried, choice, small, said, data)
         notes = self._notes(choice, said)
-        chosen = policy.with_metadata(
+        chosen = policy.with_network(shortened(policy.network)).with_metadata(
             teacher_dense_macs=data["dense_macs"],
             returns={
                 "mean": self.arena.mean_return(policy, played),

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from eventsim.connectivity import Sparse
+from eventsim.connectivity import Dense, Sparse
 from eventsim.convolution import Convolution
 from eventsim.models.pruning import packed
 from eventsim.network import Network, Population, Projection
@@ -100,6 +100,27 @@ def unrolled(network: Network) -> Network:
         q.name: Sparse(q.weights.shape, *q.weights.rows())
         for q in network.projections
         if isinstance(q.weights, Convolution)
+    }
+    return network.with_weights(weights) if weights else network
+
+
+def shortened(network: Network) -> Network:
+    """Return the network with matrices of few synapses as lists of these.
+
+    A file of it is smaller; the rows that an engine adds are the same.
+
+    Parameters
+    ----------
+    network : Network
+
+    Returns
+    -------
+    Network
+    """
+    weights = {
+        q.name: packed(q.weights.weights)
+        for q in network.projections
+        if isinstance(q.weights, Dense)
     }
     return network.with_weights(weights) if weights else network
 

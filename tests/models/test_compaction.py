@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventsim.models.compaction import compact
+from eventsim.connectivity import Dense, Sparse
+from eventsim.models.compaction import compact, shortened
 from eventsim.network import Network, Population, Projection
 from eventsim.neurons import Delta, Input
 from eventsim.simulator import Simulator
@@ -67,3 +68,24 @@ def test_a_constant_over_a_delay_is_left_alone() -> None:
     assert compact(network)["h"].size == 2
     x = np.ones((5, 1))
     np.testing.assert_array_equal(Simulator(compact(network)).run(x), Simulator(network).run(x))
+
+
+@given(st.data())
+def test_lists_of_synapses_give_the_same_bits_and_counts(data: st.DataObject) -> None:
+    network = data.draw(networks(max_threshold=0.3))
+    x = data.draw(inputs(network))
+    short = shortened(network)
+    one, other = Simulator(network), Simulator(short)
+    np.testing.assert_array_equal(one.run(x), other.run(x))
+    np.testing.assert_array_equal(one.totals.macs, other.totals.macs)
+    assert short.dense_macs() == network.dense_macs()
+    assert short.n_synapses == network.n_synapses
+
+
+def test_a_pruned_matrix_becomes_a_list_and_a_full_one_stays() -> None:
+    rng = np.random.default_rng(0)
+    thin = rng.normal(size=(40, 50)) * (rng.random((40, 50)) < 0.1)
+    network = Network.from_arrays([thin, rng.normal(size=(3, 40))], [np.zeros(40), np.zeros(3)])
+    first, second = shortened(network).projections
+    assert isinstance(first.weights, Sparse)
+    assert isinstance(second.weights, Dense)
