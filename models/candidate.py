@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -165,6 +165,18 @@ class Settings:
     own_cost: float = 5e-4
     own_cost_growth: float = 1.35
     own_steps: int = 40_000
+
+    def from_teacher(self) -> Settings:
+        """Settings of the ladder that begins with the teacher."""
+        return replace(
+            self,
+            cut_share=self.own_cut_share,
+            event_iterations=self.own_iterations,
+            cost=self.own_cost,
+            cost_growth=self.own_cost_growth,
+            visited_steps=self.own_steps // 2,
+            kept_steps=3 * self.own_steps,
+        )
 
 
 #: Fields that a search begun by an earlier version does not name, with what it did.

@@ -65,6 +65,8 @@ __all__ = [
 
 #: Name of the teacher as a student.
 _OWN = "own"
+#: The same without what never sent.
+_HEARD = "events own heard"
 
 
 class OutOfTimeError(Exception):
@@ -153,6 +155,8 @@ class Search:
         yield "teacher"
         options, shapes = self.settings, self.family.shapes
         first = len(shapes) - 1
+        if self.family.finds_silent:  # it takes little, and loses nothing
+            yield from self._own_begin()
         for k in range(len(shapes)):
             if k == options.own_after:
                 yield from self._own_ladder()
@@ -162,12 +166,12 @@ class Search:
                 break
         else:
             # Where the capacity is needed, what the teacher has learned is the better start.
-            if _OWN not in self._students:
+            if options.own_after >= len(shapes):
                 yield from self._own_ladder()
             if _OWN in self._students:
                 yield from self._refinements([_OWN])
                 return
-        starts = [_OWN] if _OWN in self._students else []
+        starts = [_OWN] if f"events {_OWN} round 0" in self._students else []
         # Each ladder at once after its dense start: what a small budget cuts are the wider ones.
         done: set[int] = set()
         for above in self.settings.wider:
@@ -210,17 +214,13 @@ class Search:
         ended, cuts half as much and trains twice as long. A loss within a standard error of what
         may be lost counts as held: where returns vary much, few episodes say little.
         """
-        own = self.family.own(self.teacher, self._demonstrations)
-        if own is None:
+        if _OWN not in self._students:
+            yield from self._own_begin()
+        if _OWN not in self._students:
             return
-        self._stage(_OWN, partial(self._own, own))
-        yield _OWN
         options = self.settings
-        last, held, gentle, failed = _OWN, 0, 0, 0
-        if self.family.finds_silent:
-            last = f"events {_OWN} heard"
-            self._stage(last, partial(self._heard, last))
-            yield last
+        last = _HEARD if _HEARD in self._students else _OWN
+        held, gentle, failed = 0, 0, 0
         for number in range(options.rounds):
             name = f"events {_OWN} round {number}"
             yield self._round(name, last, _OWN, held, gentle)
@@ -231,6 +231,17 @@ class Search:
                 gentle, failed = gentle + 1, failed + 1
             if failed >= options.patience:
                 break
+
+    def _own_begin(self) -> Iterator[str]:
+        """The teacher as a student, if it has the form of one, and what of it is ever heard."""
+        own = self.family.own(self.teacher, self._demonstrations)
+        if own is None:
+            return
+        self._stage(_OWN, partial(self._own, own))
+        yield _OWN
+        if self.family.finds_silent:
+            self._stage(_HEARD, self._heard)
+            yield _HEARD
 
     def _round(self, name: str, before: str, start: str, number: int, gentle: int = 0) -> str:
         self._stage(name, lambda: self._events(name, before, start, number, gentle))
@@ -341,21 +352,6 @@ class Search:
         self._say(f"{name}: {student.dense_macs:,} MACs, loss {loss:.2%}")
         return found_of(name, "dense", student.dense_macs, 0.0, returns, name)
 
-    def _settings_of(self, start: str) -> Settings:
-        """Settings of a ladder."""
-        options = self.settings
-        if start != _OWN:
-            return options
-        return replace(
-            options,
-            cut_share=options.own_cut_share,
-            event_iterations=options.own_iterations,
-            cost=options.own_cost,
-            cost_growth=options.own_cost_growth,
-            visited_steps=options.own_steps // 2,
-            kept_steps=3 * options.own_steps,
-        )
-
     def _own(self, student: Any) -> dict[str, Any]:
         """The teacher as a student: dense, it does what it did.
 
@@ -366,16 +362,16 @@ class Search:
         self._add(self._record(session, self.settings.own_steps, self._key(_OWN)))
         return found_of(_OWN, "dense", student.dense_macs, 0.0, self.teacher_returns, _OWN)
 
-    def _heard(self, name: str) -> dict[str, Any]:
+    def _heard(self) -> dict[str, Any]:
         """The teacher without what never sent, which loses nothing: few episodes show that."""
         student = self.family.without_silent(self._students[_OWN], self._demonstrations)
-        return self._candidate(name, student, _OWN)
+        return self._candidate(_HEARD, student, _OWN)
 
     def _events(
         self, name: str, before: str, start: str, number: int, gentle: int
     ) -> dict[str, Any]:
         """One round of a ladder, so many after its first; the gentler, the more have failed."""
-        options = self._settings_of(start)
+        options = self.settings.from_teacher() if start == _OWN else self.settings
         options = replace(
             options,
             cut_share=options.cut_share * 0.5**gentle,
