@@ -213,3 +213,34 @@ def test_lockstep_returns_are_in_the_order_of_the_seeds() -> None:
 
     seeds = [3, 1, 2]
     assert lockstep.returns(Counts, seeds, lambda x: np.ones(len(x), np.int64)) == [3.0, 1.0, 2.0]
+
+
+def test_what_is_shown_does_not_depend_on_threads(games: None) -> None:
+    one, two = (atari.Games("pong", 3, threads) for threads in (1, 2))
+    np.testing.assert_array_equal(one.reset(5), two.reset(5))
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        actions = rng.integers(0, one.n_actions, 3)
+        for mine, theirs in zip(one.step(actions), two.step(actions), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_device_that_is_not_there(games: None) -> None:
+    with pytest.raises(InputError, match=r"'cuda:99', which torch cannot use .*; use cpu"):
+        Learner(3, 0, SMALL, "cuda:99")
+    with pytest.raises(InputError, match=r"'abacus', which torch cannot use .*; use cpu"):
+        Learner(3, 0, SMALL, "abacus")
+
+
+def test_a_checkpoint_of_another_device_goes_on_with_new_draws(games: None) -> None:
+    import torch
+
+    one, two = Learner(3, 0, SMALL), Learner(3, 1, SMALL)
+    state = one.state()
+    generator = state.pop("generator")
+    two.load({**state, "generator/cuda": torch.zeros(16, dtype=torch.uint8)})
+    for key, value in two.state().items():
+        assert torch.equal(value, state[key] if key != "generator" else value)
+    assert not torch.equal(two.state()["generator"], generator)
+    with pytest.raises(KeyError):
+        two.load(state)
