@@ -17,8 +17,7 @@ from eventsim.kernels import window_fields as g
 
 Int = NDArray[np.int64]
 
-#: Share of surviving weights of a row from which on it is stored dense: measured
-#: (docs/convolution.md).
+#: Share of surviving weights of a row from which on it is stored dense.
 DENSE_FILL = 0.25
 #: Mean share from which on every row is dense, so that many events can be gathered.
 DENSE_MEAN = 0.15

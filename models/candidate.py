@@ -129,6 +129,9 @@ class Settings:
         The same of the ladder that begins with the teacher itself, where no student holds: larger
         networks, which are cut faster and trained longer, by smaller steps and with less weight on
         their cost, as they know much that would be lost.
+    own_polish : int
+        Iterations for which the cheapest of that ladder that held learns on, four times, its
+        thresholds as they are; 0 for none.
     own_steps : int
         Steps that the teacher plays for that ladder; each round plays a quarter as many, and three
         times as many are looked at.
@@ -165,6 +168,7 @@ class Settings:
     own_cost: float = 5e-4
     own_cost_growth: float = 1.35
     own_steps: int = 40_000
+    own_polish: int = 0
 
     def from_teacher(self) -> Settings:
         """Settings of the ladder that begins with the teacher."""
@@ -193,6 +197,7 @@ LATER_SETTINGS = {
     "own_cost": 5e-4,
     "own_cost_growth": 1.35,
     "own_steps": 40_000,
+    "own_polish": 0,
 }
 
 
@@ -255,3 +260,20 @@ def found_of(
         "returns": returns.tolist(),
         "start": start,
     }
+
+
+def refined_from(base: Candidate, name: str, policy: Policy, kept: Mapping[str, Any]) -> Candidate:
+    """A candidate that a refinement of another has come to, of what was kept of it."""
+    shape = tuple(p.size for p in policy.network.populations)
+    return Candidate(
+        name,
+        "events",
+        policy,
+        kept["macs"],
+        kept["acs"],
+        np.array(kept["returns"]),
+        shape,
+        base.start,
+        # Unrolled, a convolution has more weights than it multiplies with.
+        min(dense_macs_of(shape), base.dense_macs),
+    )

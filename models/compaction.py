@@ -107,7 +107,7 @@ def unrolled(network: Network) -> Network:
 def shortened(network: Network) -> Network:
     """Return the network with matrices of few synapses as lists of these.
 
-    A file of it is smaller; the rows that an engine adds are the same.
+    A file of it is mostly smaller; the rows that an engine adds are the same.
 
     Parameters
     ----------

@@ -197,6 +197,7 @@ FRAMES: dict[str, Any] = {
     "own_cut_share": 0.3,
     "own_iterations": 90,
     "own_steps": 8_000,
+    "own_polish": 400,
     "wider": (0, 1),
 }
 

@@ -3,7 +3,8 @@
 Stages, each of which leaves a checkpoint:
 
 1. ``teacher``: returns of the teacher and of random actions on the validation seeds, and recorded
-   episodes to learn from.
+   episodes to learn from. Of one that sees pictures also ``events own heard``: itself by events,
+   without channels and neurons that never sent.
 2. ``dense ...``: dense students of growing width, several starts each, distilled on what they
    themselves visit (DAgger: Ross et al. 2011, arXiv 1011.0686). The smallest that holds the return
    is the honest baseline.
@@ -36,11 +37,12 @@ from eventsim.models.candidate import (
     SHAPES,
     Candidate,
     Float,
+    Kind,
     Settings,
     check_identity,
-    dense_macs_of,
     found_of,
     identity_of,
+    refined_from,
 )
 from eventsim.models.compaction import unrolled
 from eventsim.models.distill import Training, tempered
@@ -53,15 +55,7 @@ from eventsim.models.student import Demonstrations
 from eventsim.models.validation import Played, Validation
 from eventsim.output import write_atomically, write_text
 
-__all__ = [
-    "SEEDS",
-    "SHAPES",
-    "Candidate",
-    "OutOfTimeError",
-    "Search",
-    "Settings",
-    "settings_for",
-]
+__all__ = ["SEEDS", "SHAPES", "Candidate", "OutOfTimeError", "Search", "Settings", "settings_for"]
 
 #: Name of the teacher as a student.
 _OWN = "own"
@@ -133,8 +127,7 @@ class Search:
         self._spent = 0.0
         self._began = time.perf_counter()
         workdir.mkdir(parents=True, exist_ok=True)
-        mine = identity_of(teacher, env_id, self.env_kwargs, seed, self.settings)
-        check_identity(workdir, mine)
+        check_identity(workdir, identity_of(teacher, env_id, self.env_kwargs, seed, self.settings))
 
     # -- the stages ----------------------------------------------------------------------------
 
@@ -231,6 +224,16 @@ class Search:
                 gentle, failed = gentle + 1, failed + 1
             if failed >= options.patience:
                 break
+        yield from self._polish()
+
+    def _polish(self) -> Iterator[str]:
+        """The cheapest of the teacher's ladder that held learns on, twice."""
+        held = self._held("events", _OWN)
+        name = min(held, key=lambda c: c.macs).name if held else _HEARD
+        for number in range(2 if self.settings.own_polish and name != _HEARD else 0):
+            before, name = name, f"events {_OWN} polished {number}"
+            self._stage(name, partial(self._polished, name, before))
+            yield name
 
     def _own_begin(self) -> Iterator[str]:
         """The teacher as a student, if it has the form of one, and what of it is ever heard."""
@@ -256,11 +259,7 @@ class Search:
         options = self.settings
         bases = []
         for start in starts:
-            held = [
-                c
-                for c in self.candidates
-                if c.start == start and c.kind == "events" and self.loss(c.returns) <= options.slack
-            ]
+            held = self._held("events", start)
             if held and options.refine_checks:
                 bases.append(min(held, key=lambda c: c.macs))
         bases.sort(key=lambda c: c.macs)
@@ -279,12 +278,16 @@ class Search:
 
     def smallest_dense(self) -> Candidate | None:
         """The smallest dense student that held the return on the validation seeds, if any."""
-        held = [
+        return min(self._held("dense"), key=lambda c: c.macs, default=None)
+
+    def _held(self, kind: Kind, start: str | None = None) -> list[Candidate]:
+        """Candidates of a kind, and of a ladder, that held the return on the validation seeds."""
+        return [
             c
             for c in self.candidates
-            if c.kind == "dense" and self.loss(c.returns) <= self.settings.slack
+            if c.kind == kind and start in (None, c.start)
+            if self.loss(c.returns) <= self.settings.slack
         ]
-        return min(held, key=lambda c: c.macs) if held else None
 
     @property
     def teacher_macs(self) -> int:
@@ -353,13 +356,8 @@ class Search:
         return found_of(name, "dense", student.dense_macs, 0.0, returns, name)
 
     def _own(self, student: Any) -> dict[str, Any]:
-        """The teacher as a student: dense, it does what it did.
-
-        What students have visited that could not do it says little; so it plays again.
-        """
+        """The teacher as a student: dense, it does what it did."""
         student = self._students[_OWN] = tempered(student, self._demonstrations)
-        session = student.to_policy(self.teacher, events=False).session()
-        self._add(self._record(session, self.settings.own_steps, self._key(_OWN)))
         return found_of(_OWN, "dense", student.dense_macs, 0.0, self.teacher_returns, _OWN)
 
     def _heard(self) -> dict[str, Any]:
@@ -377,21 +375,32 @@ class Search:
             cut_share=options.cut_share * 0.5**gentle,
             event_iterations=options.event_iterations * 2**gentle,
         )
-        seed = self._key(name)
         student = self._students[before]
+        if start == _OWN and number == gentle == 0:
+            # What students have visited that could not do it says little; so it plays again.
+            session = student.to_policy(self.teacher, events=False).session()
+            self._add(self._record(session, self.settings.own_steps, self._key(_OWN)))
         if number == 0:
             scale = options.first_threshold
             student = self.family.with_thresholds(student, self._demonstrations, scale)
         else:
             shown = self._demonstrations.latest(options.kept_steps)
             student = self.family.cut(student, shown, options.cut_share)
-        training = Training(
-            options.event_iterations,
-            options.windows,
-            options.window_steps,
-            options.own_learning_rate if start == _OWN else Training.learning_rate,
-            cost=options.cost * options.cost_growth**number,
-        )
+        cost = options.cost * options.cost_growth**number
+        training = _training(options, options.event_iterations, start, cost=cost)
+        return self._trained(name, student, training, start, options)
+
+    def _polished(self, name: str, before: str) -> dict[str, Any]:
+        """A student of the teacher's ladder that goes on learning, with nothing cut or dearer."""
+        options = self.settings.from_teacher()
+        training = _training(options, options.own_polish, _OWN, learn_thresholds=False)
+        return self._trained(name, self._students[before], training, _OWN, options)
+
+    def _trained(
+        self, name: str, student: Any, training: Training, start: str, options: Settings
+    ) -> dict[str, Any]:
+        """A student that learns, plays, and learns from that too."""
+        seed = self._key(name)
         student = self._train(student, training, seed, options.kept_steps)
         policy = student.to_policy(self.teacher)
         self._add(self._record(policy.session(), options.visited_steps // 2, seed + 1))
@@ -457,21 +466,7 @@ class Search:
     def _propose(self, name: str, base: Candidate, kept: Sequence[dict[str, Any]]) -> None:
         for k, one in enumerate(kept):
             policy = Policy.load(self.workdir / one["file"])
-            shape = tuple(p.size for p in policy.network.populations)
-            self.candidates.append(
-                Candidate(
-                    f"{name} {k + 1}",
-                    "events",
-                    policy,
-                    one["macs"],
-                    one["acs"],
-                    np.array(one["returns"]),
-                    shape,
-                    base.start,
-                    # Unrolled, a convolution has more weights than it multiplies with.
-                    min(dense_macs_of(shape), base.dense_macs),
-                )
-            )
+            self.candidates.append(refined_from(base, f"{name} {k + 1}", policy, one))
 
     # -- pieces --------------------------------------------------------------------------------
 
@@ -593,3 +588,9 @@ class Search:
                 student.dense_macs,
             )
         )
+
+
+def _training(options: Settings, iterations: int, start: str, **fields: Any) -> Training:
+    """Training by events in a ladder that begins so."""
+    rate = options.own_learning_rate if start == _OWN else Training.learning_rate
+    return Training(iterations, options.windows, options.window_steps, rate, **fields)

@@ -335,7 +335,8 @@ def _smallest(
 
 def packed(weights: NDArray[Any]) -> Connectivity | NDArray[Any]:
     """Return weights as sparse connectivity where that takes less memory, else as they are."""
-    if np.count_nonzero(weights) * (weights.itemsize + 8) >= weights.nbytes:
+    listed = np.count_nonzero(weights) * (weights.itemsize + 8) + 8 * (weights.shape[1] + 1)
+    if listed >= weights.nbytes:
         return weights
     sources, targets = np.nonzero(weights.T)
     pointers = np.zeros(weights.shape[1] + 1, np.int64)

@@ -216,8 +216,8 @@ class Training:
         self.settings = Settings(**self.record["settings"])
         self.games = Games(game, self.settings.n_envs, threads)
         self.learner = Learner(self.games.n_actions, seed, self.settings, device)
-        if device != "cpu":
-            self.record["device"] = device
+        used = self.record.get("devices", ["cpu"] if self.record["updates"] else [])
+        self.record["devices"] = [*used, *({device} - set(used))]
         self.record["versions"] = {
             name: version(name) for name in ("ale-py", "gymnasium", "numpy", "torch")
         }
@@ -563,6 +563,10 @@ def main() -> None:
         sys.stdout.flush()
 
     try:
+        for name in ("envs", "threads"):
+            value = getattr(options, name)
+            if value is not None and value < 1:
+                raise InputError(f"is {value}; give at least 1", field=name)
         if options.episodes is None:
             train(
                 options.game,

@@ -266,9 +266,8 @@ class Learner:
         pictures : uint8 array of shape (B, 4, 84, 84)
         right : float32 array of shape (B, n_actions)
             The distribution of actions to be learned.
-        weights : float32 array of shape (B,)
-            What a step counts.
         to_come : float32 array of shape (B,)
+        seen : float32 array of shape (B, number of places)
         learning_rate : float
 
         Returns
@@ -386,14 +385,15 @@ class Learner:
 
 
 def _device_of(name: str) -> Any:
-    """Torch's device of a name; InputError if there is none."""
+    """Torch's device of a name; InputError if it cannot be used."""
     import torch
 
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
-        reason = str(error).splitlines()[0]
+        torch.Generator(device)
+    except (RuntimeError, AssertionError, ImportError) as error:  # a build without CUDA asserts
+        reason = str(error).partition("\n")[0]
         raise InputError(
             f"is {name!r}, which torch cannot use ({reason}); use cpu", field="device"
         ) from error

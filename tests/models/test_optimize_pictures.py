@@ -291,7 +291,7 @@ def test_the_search_goes_on_where_it_was_stopped_with_the_same_result(tmp_path: 
     assert any(name.startswith("events") for name in names)
     assert any(name.startswith("refined") for name in names)
     stopped = searched(tmp_path / "stopped")
-    for _, _ in zip(range(3), stopped.stages(), strict=False):
+    for _, _ in zip(range(5), stopped.stages(), strict=False):
         pass
     again = searched(tmp_path / "stopped")
     assert list(again.stages()) == names
@@ -333,6 +333,34 @@ def test_the_ladder_from_the_teacher_may_come_early(tmp_path: Path) -> None:
     shown = len(heard.returns)
     np.testing.assert_array_equal(heard.returns, search.teacher_returns[:shown])
     assert heard.macs < own.macs
+    # Its first round sees what the teacher does, not only what a student that failed ran into.
+    with np.load(tmp_path / "events-own-round-0.npz") as stored:
+        steps = [len(stored[key]) for key in stored if key.startswith("inputs/")]
+    assert sum(steps) >= 300 + 300 // 4
+
+
+@pytest.mark.slow
+def test_the_cheapest_of_the_teachers_ladder_that_held_learns_on(tmp_path: Path) -> None:
+    effort = {**EFFORT, "own_after": 0, "own_iterations": 25, "own_steps": 300, "own_polish": 10}
+    settings = replace(settings_for(catcher(), **effort), slack=9.0, rounds=2)
+    search = searched(tmp_path, settings=settings)
+    names = []
+    for name in search.stages():
+        names.append(name)
+        if name.endswith("polished 1"):
+            break
+    ladder = ["events own round 0", "events own round 1"]
+    assert names[3:] == [*ladder, "events own polished 0", "events own polished 1"]
+    found = {c.name: c.policy.network for c in search.candidates}
+    cheapest = min((c for c in search.candidates if c.name in ladder), key=lambda c: c.macs).name
+    for name in names[-2:]:  # nothing is cut, and no threshold moves
+        assert found[name].n_synapses == found[cheapest].n_synapses
+        for p in found[name].populations[:-1]:
+            np.testing.assert_array_equal(
+                p.parameter("threshold"), found[cheapest][p.name].parameter("threshold")
+            )
+    first = [found[name].projections[0].weights.to_dense() for name in (cheapest, names[-1])]
+    assert not np.array_equal(*first)
 
 
 @pytest.mark.slow

@@ -270,7 +270,7 @@ def test_the_constant_of_a_silent_channel_goes_into_the_next_biases() -> None:
     assert len(compact_pictures(padded).biases[0]) == 3
 
 
-@given(students(), st.booleans())
+@given(st.booleans().flatmap(lambda padded: students(padded=padded)), st.booleans())
 @settings(max_examples=25, deadline=None)
 def test_what_never_sends_goes_and_every_output_stays(student: PictureStudent, mute: bool) -> None:
     from eventsim.models.picture_cut import without_silent

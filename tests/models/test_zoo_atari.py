@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -244,3 +245,31 @@ def test_a_checkpoint_of_another_device_goes_on_with_new_draws(games: None) -> N
     assert not torch.equal(two.state()["generator"], generator)
     with pytest.raises(KeyError):
         two.load(state)
+
+
+def test_more_environments_make_larger_batches_not_more_of_them() -> None:
+    options = argparse.Namespace(rate=None, entropy=None, imitate=0, envs=128)
+    changed = atari.settings_of(options)
+    assert changed is not None
+    usual = Settings()
+    for s in (usual, changed):
+        assert s.n_envs * s.horizon // s.minibatch == 8
+    assert changed.n_envs == 128
+
+
+@pytest.mark.parametrize("option", ["--envs", "--threads"])
+def test_environments_and_threads_are_counted_from_1(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["atari", "--game", "pong", "--out", str(tmp_path / "no"), option, "0"]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit, match=f"'{option[2:]}': is 0; give at least 1"):
+        atari.main()
+    assert not (tmp_path / "no").exists()
+
+
+def test_what_acts_is_a_copy(games: None) -> None:
+    learner = Learner(3, 0, SMALL)
+    before = learner.actor.weight.detach().clone()
+    learner.module[-1].weight.data.zero_()
+    assert (learner.actor.weight == before).all()
