@@ -328,6 +328,7 @@ class _Optimization:
             # half of the other one leaves no time for those behind it.
             patience=self._patience(),
             out_of_time=lambda: self.left() < 0.5 * self._kept(),
+            affordable=lambda: self.left() / max(self.state.pair_seconds, 1e-9),
             look=look,
         )
 

@@ -45,6 +45,8 @@ _GROWTH = 0.25
 _RANK = {"holds": 0, "undecided": 1, "running": 1, "loses": 2}
 #: Standard errors by which a mean must be above the limit for a candidate to be given up.
 _HOPELESS = 2.0
+#: What a promise may take more than what was planned for it.
+_SURE = 1.3
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ class Choice:
     Attributes
     ----------
     index : int
-        The candidate: the cheapest that holds, or, where none does, the one of the lowest bound
-        among those that are not known to lose more.
+        The candidate: the cheapest that holds, or, where none does, one of those that are not known
+        to lose more: the cheapest whose promise can be afforded, or the one that needs the fewest
+        episodes.
     holds : bool
         Whether its trial showed that it does.
     trials : tuple of Trial
@@ -132,6 +135,7 @@ def choose(
     level: float = 0.95,
     patience: int | None = None,
     out_of_time: Callable[[], bool] = lambda: False,
+    affordable: Callable[[], float] = lambda: 0.0,
     look: Look = lambda k, trial: None,
 ) -> Choice:
     """Try candidates from cheap to dear, and take the first whose loss is shown to be low.
@@ -159,6 +163,9 @@ def choose(
         seeds.
     out_of_time : callable, optional
         Asked before every batch but the very first.
+    affordable : callable, optional
+        Asked in the end: the episodes that a promise may take. Of undecided candidates the cheapest
+        is taken that is likely to need no more, or, where none is, the one that needs the fewest.
     look : callable, optional
         Told after every batch.
 
@@ -197,11 +204,14 @@ def choose(
             if trials[k].verdict == "holds" or late:
                 break
     plans = [plan(pairs, scale, limit, level=level) for pairs in seen]
+    most = affordable()
 
     def rank(j: int) -> tuple[int, float, float]:
         # Bounds after unlike numbers of episodes say less than what a promise would take.
         planned = plans[j]
         need = math.inf if planned is None else planned.episodes
+        if math.isfinite(need) and _SURE * need <= most:
+            return _RANK[trials[j].verdict], -1.0, j
         return _RANK[trials[j].verdict], need, trials[j].upper
 
     best = min(range(len(trials)), key=rank)

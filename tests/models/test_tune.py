@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -93,6 +95,19 @@ def test_where_time_ends_first_what_a_promise_takes_least_for_is_taken() -> None
     assert second.episodes < first.episodes
     assert second.mean < first.mean < first.upper < second.upper
     assert choice.index == 1
+
+
+def test_where_time_ends_the_cheapest_is_taken_whose_promise_can_be_afforded() -> None:
+    def chosen(episodes: float) -> int:
+        looks: list[int] = []
+        return choose(
+            2, player(0.012, 0.0), SEEDS, SCALE, 0.02, patience=400,
+            out_of_time=lambda: sum(looks) >= 2, look=lambda k, trial: looks.append(k),
+            affordable=lambda: episodes,
+        ).index  # fmt: skip
+
+    assert chosen(math.inf) == 0
+    assert chosen(10.0) == chosen(math.nan) == 1
 
 
 def test_each_trial_is_held_to_a_share_of_the_error() -> None:
