@@ -163,15 +163,11 @@ def add_run(
     if k + 16 <= n:
         _add_16(w, weights + k, n, neuron, value, e0, e1, shift, u, u0 + k, 0)
         k += 16
-    if k + 8 <= n or (k < n and n >= 8):
-        # The last lanes of all, of which some are done.
+    while k < n and n >= 8:
+        # The last lanes of all may overlap those before them, which are done.
         start = min(k, n - 8)
         _add_8(w, weights + start, n, neuron, value, e0, e1, shift, u, u0 + start, k - start)
         k = start + 8
-    if k < n and n >= 8:
-        start = n - 8
-        _add_8(w, weights + start, n, neuron, value, e0, e1, shift, u, u0 + start, k - start)
-        k = n
     while k < n:
         total = u[Unsigned(u0 + k)]
         for e in range(e0, e1):
