@@ -225,8 +225,7 @@ def compile_plan(
     header[f.LOG_VALUE] = state.take(capacity)
     header[f.LOG_CAPACITY] = capacity
     for number, window in windows.items():
-        scratch = tuple(state.take(n) for n in window.scratch())
-        window.store_window(plan, at_windows[number], scratch)
+        window.store_window(plan, at_windows[number], at_rows[number])
     watched = {
         level_of[q.target]: k for k, q in enumerate(ordered) if isinstance(q.weights, MaxWindow)
     }

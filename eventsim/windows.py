@@ -14,20 +14,17 @@ from numpy.typing import NDArray
 from eventsim.convolution import GEOMETRY, Local, MaxWindow, geometry
 from eventsim.kernels import fields as f
 from eventsim.kernels import window_fields as g
+from eventsim.kernels.window_lanes import LANES
 
 Int = NDArray[np.int64]
 
 #: Share of surviving weights of a row from which on it is stored dense.
 DENSE_FILL = 0.25
-#: Mean share from which on every row is dense, so that many events can be gathered.
+#: Mean share from which on every row is dense, so that the rows of a pixel's events are added
+#: together.
 DENSE_MEAN = 0.15
 #: Indices of target channels are uint16.
 MAX_CHANNELS = 1 << 16
-#: Events from which on positions gather them, as share of the pixels and positions that have to be
-#: looked at.
-GATHER_COST = 0.1
-#: Events from which on they do so tap after tap, as share of the taps of all positions.
-TAP_COST = 0.25
 #: Weights up to which dense rows are float64 although float32 would do: a conversion less for each,
 #: and still they stay at hand.
 WIDE_UP_TO = 1 << 16
@@ -50,6 +47,8 @@ class WindowRows:
         self._n = weights.n_channels // weights.groups
         with np.errstate(over="ignore"):
             self.wide = wide or not np.array_equal(values.astype(np.float32), values)
+        #: Places of a dense row, which begins at a whole vector.
+        self._stride = -(-self._n // LANES) * LANES
         fill = self._row_counts / self._n
         if isinstance(weights, MaxWindow):
             self._dense = np.zeros(self.n_rows, np.bool_)
@@ -58,9 +57,9 @@ class WindowRows:
             self._dense = np.ones(self.n_rows, np.bool_)
         else:
             self._dense = (fill >= DENSE_FILL) & (self._row_counts > 0)
-        if self._dense.all() and self._dense.size * self._n <= WIDE_UP_TO:
+        if self._dense.all() and self._dense.size * self._stride <= WIDE_UP_TO:
             self.wide = True
-        self._n_weights = np.where(self._dense, self._n, self._row_counts)
+        self._n_weights = np.where(self._dense, self._stride, self._row_counts)
         itemsize = 8 if self.wide else 4
         self.weight_words = -(-int(self._n_weights.sum()) * itemsize // 8)
         n_indexed = int(self._row_counts[~self._dense].sum())
@@ -68,35 +67,26 @@ class WindowRows:
         self._masked = np.flatnonzero(self._dense & (self._row_counts < self._n))
         if self.kind(np.ones(0, np.bool_)) == f.DENSE:
             self._masked = np.arange(self.n_rows)  # so that no row has to be told from another
-        # Bytes first, which are laid over a row of flags, and behind them the same in bits.
-        self._mask_bytes = -(-self._n // 8) * 8
-        self._bit_words = -(-self._n // 64)
-        self._mask_size = self._mask_bytes + 8 * self._bit_words
-        self.mask_words = self._masked.size * self._mask_size // 8
+        self._mask_size = -(-self._n // 64)
+        self.mask_words = self._masked.size * self._mask_size
         self.n_indexed = n_indexed
-        self.n_dense = int(self._dense.sum()) * self._n
+        self.n_dense = int(self._dense.sum()) * self._stride
         self.bytes_indexed = n_indexed * (itemsize + 2)
         self.bytes_dense = self.n_dense * itemsize + 8 * self.mask_words
         rows, columns = weights.window.covers
         self._reach = [
             _reach(at, n) for at, n in zip((rows, columns), weights.window.source, strict=False)
         ]
-        self.window_words = g.W_WINDOW + sum(
-            len(lists) + 1 + g.W_ENTRY * sum(map(len, lists)) for lists in self._reach
-        )
+        self._fan_out_words = -(-self.n_sources // 2) if self._dense.all() else 0
+        self.window_words = self._fan_out_words + g.W_WINDOW
+        for lists in self._reach:
+            self.window_words += len(lists) + 1 + g.W_ENTRY * sum(map(len, lists))
 
     def kind(self, transmits: NDArray[np.bool_]) -> int:
         """Whether all rows are stored dense, and all of their synapses survive."""
         if not self._dense.all():
             return f.MIXED
         return f.FULL if (self._row_counts == self._n).all() else f.DENSE
-
-    def scratch(self) -> tuple[int, int, int]:
-        """Words of the state for pointers to events, for marks, and for bits."""
-        window = self._weights.window
-        height, width, _ = window.source
-        n_positions = window.target[0] * window.target[1]
-        return height * width + 1, n_positions, n_positions * self._bit_words
 
     def store(self, plan: Int, table: Int, at_weights: int, at_indices: int, at_masks: int) -> None:
         """Fill the rows table and the rows."""
@@ -107,12 +97,10 @@ class WindowRows:
         indexed = np.where(self._dense, 0, self._row_counts)
         table[:, f.R_INDEX] = np.where(self._dense, -1, at_indices + _before(indexed))
         table[:, f.R_COUNT] = self._row_counts
-        table[self._masked, f.R_MASK] = 8 * at_masks + self._mask_size * np.arange(
-            self._masked.size
-        )
+        table[self._masked, f.R_MASK] = at_masks + self._mask_size * np.arange(self._masked.size)
         if isinstance(self._weights, MaxWindow):
             return
-        indices, masks = plan.view(np.uint16), plan.view(np.uint8)
+        indices = plan.view(np.uint16)
         per_group = self._weights.window.source[2] // self._weights.groups
         for i in range(self.n_rows):
             here = slice(int(self._pointers[i]), int(self._pointers[i + 1]))
@@ -127,28 +115,28 @@ class WindowRows:
             weights[first + channels] = values
             mask = int(table[i, f.R_MASK])
             if mask:
-                masks[mask + channels] = 1
-                bits = np.packbits(masks[mask : mask + self._n], bitorder="little")
-                masks[mask + self._mask_bytes :][: bits.size] = bits
+                survives = np.zeros(self._n, np.bool_)
+                survives[channels] = True
+                bits = np.packbits(survives, bitorder="little")
+                plan[mask : mask + self._mask_size].view(np.uint8)[: bits.size] = bits
 
-    def store_window(self, plan: Int, at: int, scratch: tuple[int, ...]) -> None:
-        """Fill the window's block."""
+    def store_window(self, plan: Int, at: int, rows: int) -> None:
+        """Fill the window's block; its rows table stands at `rows`."""
         weights = self._weights
         numbers = geometry(weights)
         plan[at : at + len(GEOMETRY)] = numbers
         plan[at + g.G_WATCH] = isinstance(weights, MaxWindow)
-        plan[at + g.G_WORDS] = self._bit_words
-        fields = (g.G_POINTERS, g.G_MARKS, g.G_BITS)
-        for field, place in zip(fields, scratch, strict=True):
-            plan[at + field] = place
-        plan[at + g.G_GATHER] = self._gather_from()
-        n_positions = int(np.prod(weights.window.target))
-        plan[at + g.G_BY_TAP] = int(TAP_COST * n_positions * weights.window.n_taps)
         target_width, n_channels = weights.window.target[1], weights.n_channels
         n_sources = weights.window.source[2]
         taps = (weights.window.size[1] * n_sources, n_sources)
         targets = (target_width * n_channels, n_channels)
+        plan[at + g.G_STRIDE] = self._stride
+        plan[at + g.G_MASKS] = plan[rows + f.R_MASK]
         place = at + g.W_WINDOW
+        if self._fan_out_words:
+            plan[at + g.G_FAN_OUT] = 2 * place
+            plan.view(np.uint32)[2 * place :][: self.n_sources] = self.counts
+            place += self._fan_out_words
         for field, lists, tap, target in zip(
             (g.G_REACH_Y, g.G_REACH_X), self._reach, taps, targets, strict=True
         ):
@@ -162,15 +150,6 @@ class WindowRows:
                     entry += g.W_ENTRY
             plan[place + len(lists)] = entry
             place = entry
-
-    def _gather_from(self) -> int:
-        """Events from which on positions gather them."""
-        weights = self._weights
-        if weights.groups > 1 or not self._dense.all():
-            return 1 << 62
-        height, width = weights.window.source[:2]
-        n_positions = int(np.prod(weights.window.target))
-        return max(2, int(GATHER_COST * (n_positions + height * width)))
 
 
 def _reach(covers: Int, n_sources: int) -> list[list[tuple[int, int]]]:

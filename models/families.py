@@ -52,10 +52,11 @@ from eventsim.simulator import Simulator
 _AT_ONCE = 256
 #: Shares of the teacher's channels that convolutional students have.
 _SHARES = (1 / 8, 1 / 4, 1 / 2)
-#: Part of the teacher's multiplications that they have at most.
-_WIDEST = 0.7
+#: Part of the teacher's multiplications that they have at most, and that those without convolutions
+#: have: by events these cost what the pixels that change cost.
+_WIDEST, _WIDEST_FLAT = 0.7, 1.0
 #: Hidden layers of students that take the pixels as they are.
-_FLAT: tuple[tuple[int, ...], ...] = ((), (16,), (64,), (128,))
+_FLAT: tuple[tuple[int, ...], ...] = ((), (16,), (64,), (128,), (256,))
 #: Pixels up to which such students are tried with a hidden layer.
 _FEW_PIXELS = 4096
 #: Directions of what the teacher goes by that students are shown, and the least part of the
@@ -163,7 +164,8 @@ def settings_for(teacher: Policy, **fields: Any) -> Settings:
 #: episodes take little: of 20 of them a student that lost a fifth could pass for one that held.
 PICTURES: dict[str, Any] = {
     "screened": 100,
-    "visits": 5,
+    "visits": 10,
+    "kept_steps": 100_000,
     "dense_iterations": 4_000,
     "starts": 2,
     "hopeless": 0.3,
@@ -182,6 +184,7 @@ PICTURES: dict[str, Any] = {
 #: episode has thousands of them.
 FRAMES: dict[str, Any] = {
     "recorded_steps": 30_000,
+    "kept_steps": 60_000,
     "visited_steps": 6_000,
     "visits": 4,
     "screened": 6,
@@ -334,10 +337,10 @@ class PictureFamily:
                 )
             )
         # Wider ones would hardly be smaller than the teacher, whose own weights are better then.
-        most = _WIDEST * teacher.dense_macs
         sizes = {shape: self.macs(shape) for shape in dict.fromkeys(found)}
         cheapest = sorted(sizes, key=lambda shape: sizes[shape])
-        self._shapes = tuple(s for s in cheapest if sizes[s] <= most or s is cheapest[0])
+        most = {s: (_WIDEST if s.channels else _WIDEST_FLAT) * teacher.dense_macs for s in cheapest}
+        self._shapes = tuple(s for s in cheapest if sizes[s] <= most[s] or s is cheapest[0])
         #: Mean of the teacher's last hidden layer, and its main directions.
         self._directions: tuple[Float, Float] | None = None
 

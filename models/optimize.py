@@ -10,7 +10,7 @@ Stages, each of which leaves a checkpoint:
    is the honest baseline.
 3. ``events ...``: from that student and from wider ones, or, where none holds, from the teacher's
    own weights: rounds of pruning and fine-tuning with the thresholds in the loop. Each round's
-   student is a candidate.
+   student is a candidate, and of pictures what they begin with, at threshold 0.
 4. ``refined ...``: the cheapest of each ladder that holds, made cheaper still by single changes
    that are played in the environment (`eventsim.models.refine`).
 
@@ -191,17 +191,20 @@ class Search:
     def _ladder(self, start: str) -> Iterator[str]:
         """Rounds of pruning and fine-tuning from a dense student."""
         options = self.settings
+        if self.family.finds_silent:
+            yield self._heard_stage(start)
         failed = 0
         name = start
         for number in range(options.rounds):
             before, name = name, f"events {start.removeprefix('dense ')} round {number}"
-            yield self._round(name, before, start, number)
+            self._stage(name, partial(self._events, name, before, start, number))
+            yield name
             failed = failed + 1 if self._losses[name] > options.slack else 0
             if failed >= options.patience or self._losses[name] > 0.3:
                 break
 
     def _own_ladder(self) -> Iterator[str]:
-        """Rounds from the teacher's own weights, if students have its form.
+        """Rounds from the teacher's own weights, if it has the form of a student.
 
         What a round has destroyed is not built on: the next one begins where the last that held
         ended, cuts half as much and trains twice as long. A loss within a standard error of what
@@ -216,7 +219,8 @@ class Search:
         held, gentle, failed = 0, 0, 0
         for number in range(options.rounds):
             name = f"events {_OWN} round {number}"
-            yield self._round(name, last, _OWN, held, gentle)
+            self._stage(name, partial(self._events, name, last, _OWN, held, gentle))
+            yield name
             error = self._validation.error(self.candidates[-1].returns)
             if self._losses[name] - error <= options.slack:
                 last, held, failed = name, held + 1, 0
@@ -243,11 +247,11 @@ class Search:
         self._stage(_OWN, partial(self._own, own))
         yield _OWN
         if self.family.finds_silent:
-            self._stage(_HEARD, self._heard)
-            yield _HEARD
+            yield self._heard_stage(_OWN)
 
-    def _round(self, name: str, before: str, start: str, number: int, gentle: int = 0) -> str:
-        self._stage(name, lambda: self._events(name, before, start, number, gentle))
+    def _heard_stage(self, start: str) -> str:
+        name = f"events {start.removeprefix('dense ')} heard"
+        self._stage(name, partial(self._heard, name, start))
         return name
 
     def _refinements(self, starts: Sequence[str]) -> Iterator[str]:
@@ -360,13 +364,13 @@ class Search:
         student = self._students[_OWN] = tempered(student, self._demonstrations)
         return found_of(_OWN, "dense", student.dense_macs, 0.0, self.teacher_returns, _OWN)
 
-    def _heard(self) -> dict[str, Any]:
-        """The teacher without what never sent, which loses nothing: few episodes show that."""
-        student = self.family.without_silent(self._students[_OWN], self._demonstrations)
-        return self._candidate(_HEARD, student, _OWN)
+    def _heard(self, name: str, start: str) -> dict[str, Any]:
+        """A dense student by events, without what never sent: it does what it did."""
+        student = self.family.without_silent(self._students[start], self._demonstrations)
+        return self._candidate(name, student, start)
 
     def _events(
-        self, name: str, before: str, start: str, number: int, gentle: int
+        self, name: str, before: str, start: str, number: int, gentle: int = 0
     ) -> dict[str, Any]:
         """One round of a ladder, so many after its first; the gentler, the more have failed."""
         options = self.settings.from_teacher() if start == _OWN else self.settings

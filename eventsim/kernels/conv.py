@@ -1,10 +1,10 @@
 """Adding the rows of shared weights that a window lays over a picture.
 
 A row is one tap and source channel: its weights lead to the target channels (of one group) of
-whatever position the tap reaches, which are neighbours in memory. Few events spread: each walks the
-positions that it reaches. Many events are gathered: each position sums the events in its window, so
-that its accumulators are read and written once for several rows. Either way a target receives its
-additions in the order of the events, so both give the same bits.
+whatever position the tap reaches, which are neighbours in memory. Events come in the order of their
+pixels, and all events of a pixel reach the same positions: at each of these their rows are added
+together, so that its accumulators are read and written once for them. A target receives its
+additions in the order of the events.
 """
 
 from __future__ import annotations
@@ -27,30 +27,26 @@ from eventsim.kernels.fields import (
 from eventsim.kernels.jit import inlined, kernel
 from eventsim.kernels.window_fields import (
     E_TARGET,
-    G_BITS,
-    G_BY_TAP,
     G_CHANNELS,
     G_COLUMNS,
     G_DILATION_X,
     G_DILATION_Y,
-    G_GATHER,
+    G_FAN_OUT,
     G_GROUPS,
     G_HEIGHT,
-    G_MARKS,
+    G_MASKS,
     G_PADDING_X,
     G_PADDING_Y,
-    G_POINTERS,
     G_REACH_X,
     G_REACH_Y,
     G_ROWS,
+    G_STRIDE,
     G_STRIDE_X,
     G_STRIDE_Y,
     G_TARGET_CHANNELS,
-    G_TARGET_HEIGHT,
     G_TARGET_WIDTH,
     G_WATCH,
     G_WIDTH,
-    G_WORDS,
     W_ENTRY,
 )
 from eventsim.kernels.window_lanes import add_run
@@ -75,6 +71,7 @@ def add_window(
     u0: int,
     flags: Any,
     f0: int,
+    bits: int,
     touched: int,
 ) -> tuple[int, int, int]:
     """Add the rows of events e0:e1 of one window to its targets, or make them watch.
@@ -87,8 +84,9 @@ def add_window(
         Places of the window's block and of its rows' table in the plan.
     kind : int
         How its rows are stored: all dense, or MIXED.
-    u0, f0 : int
-        Places of the first target's accumulator in `values`, and of its flag.
+    u0, f0, bits : int
+        Places of the first target's accumulator in `values`, of its flag, and of the word of the
+        state whose lowest bit is its bit.
     touched : int
         What is flagged of the targets so far.
 
@@ -99,28 +97,15 @@ def add_window(
     if plan[window + G_WATCH]:
         synapses = _watch(plan, window, neuron, e0, e1, flags, f0, touched)
         executed = synapses
-    elif kind != MIXED and e1 - e0 >= plan[window + G_GATHER]:
-        synapses, executed = _gather(
-            w,
-            plan,
-            window,
-            rows,
-            kind,
-            neuron,
-            value,
-            e0,
-            e1,
-            state,
-            values,
-            u0,
-            flags,
-            f0,
-            touched,
+    elif kind != MIXED and plan[window + G_GROUPS] == 1:
+        synapses, executed = _walk(
+            w, plan, window, rows, kind, neuron, value, e0, e1, state, values, u0, bits, touched
         )
     else:
         synapses, executed = _spread(
-            w, short, plan, window, rows, neuron, value, e0, e1, values, u0, flags, f0, touched
-        )
+            w, short, plan, window, rows, neuron, value, e0, e1, state, values, u0, flags, f0,
+            bits, touched,
+        )  # fmt: skip
     return synapses, executed, touched if touched == ALL or synapses == 0 else SOME
 
 
@@ -135,17 +120,19 @@ def _spread(
     value: Any,
     e0: int,
     e1: int,
+    state: Any,
     u: Any,
     u0: int,
     flags: Any,
     f0: int,
+    bits: int,
     touched: int,
 ) -> tuple[int, int]:
     """Let each event walk the positions that it reaches."""
     channels, width = plan[window + G_CHANNELS], plan[window + G_WIDTH]
     groups = plan[window + G_GROUPS]
     n, per_group = plan[window + G_TARGET_CHANNELS] // groups, channels // groups
-    masks = plan.view(np.uint8)
+    stride = plan[window + G_STRIDE]
     synapses = 0
     executed = 0
     first = -1
@@ -183,208 +170,129 @@ def _spread(
                         flags[flag + j] = 1
                     continue
                 executed += n
-                add_run(
-                    w, plan[row + Unsigned(R_WEIGHT)], neuron, value, e, e + 1, -i, u, u0 + to, n
-                )
+                add_run(w, np.int64(r), stride, neuron, value, e, e + 1, -i, u, u0 + to, n)
                 if touched == ALL:
                     continue
                 if count == n:
-                    for k in range(n):
-                        flags[flag + Unsigned(k)] = 1
-                else:
-                    mask = Unsigned(plan[row + Unsigned(R_MASK)])
-                    for k in range(n):
-                        flags[flag + Unsigned(k)] |= masks[mask + Unsigned(k)]
-    return synapses, executed
-
-
-@kernel
-def _gather(
-    w: Any,
-    plan: Any,
-    window: int,
-    rows: int,
-    kind: int,
-    neuron: Any,
-    value: Any,
-    e0: int,
-    e1: int,
-    state: Any,
-    values: Any,
-    u0: int,
-    flags: Any,
-    f0: int,
-    touched: int,
-) -> tuple[int, int]:
-    """Let each position sum the events in its window; of one group, all rows dense.
-
-    Of many events it is tap after tap that the positions sum, so that a tap's weights stay at hand:
-    a target's taps are in the order of its sources, and so are its additions.
-    """
-    n = plan[window + G_TARGET_CHANNELS]
-    n_positions = plan[window + G_TARGET_HEIGHT] * plan[window + G_TARGET_WIDTH]
-    n_rows, n_columns = plan[window + G_ROWS], plan[window + G_COLUMNS]
-    _point(plan, window, state, neuron, e0, e1)
-    tall, wide = n_rows, n_columns
-    if e1 - e0 >= plan[window + G_BY_TAP]:
-        tall, wide = 1, 1
-    synapses = 0
-    executed = 0
-    for row in range(0, n_rows, tall):
-        for column in range(0, n_columns, wide):
-            found, done = _sum(
-                w, plan, window, rows, kind, neuron, value, state, values, u0, touched,
-                row, row + tall, column, column + wide,
-            )  # fmt: skip
-            synapses += found
-            executed += done
-    marks, words = plan[window + G_MARKS], plan[window + G_WORDS]
-    for position in range(n_positions):
-        mark = Unsigned(marks + position)
-        if state[mark] == 0:
-            continue
-        state[mark] = 0
-        if touched == ALL:
-            continue
-        flag = f0 + position * n
-        if kind == FULL:
-            for k in range(n):
-                flags[Unsigned(flag) + Unsigned(k)] = 1
-            continue
-        for word in range(words):
-            place = Unsigned(plan[window + G_BITS] + position * words + word)
-            bits = Unsigned(state[place])
-            state[place] = 0
-            for k in range(min(64, n - 64 * word)):
-                bit = (bits >> Unsigned(k)) & Unsigned(1)
-                flags[Unsigned(flag + 64 * word) + Unsigned(k)] |= np.uint8(bit)
-    return synapses, executed
-
-
-@kernel
-def _sum(
-    w: Any,
-    plan: Any,
-    window: int,
-    rows: int,
-    kind: int,
-    neuron: Any,
-    value: Any,
-    state: Any,
-    values: Any,
-    u0: int,
-    touched: int,
-    row0: int,
-    row1: int,
-    column0: int,
-    column1: int,
-) -> tuple[int, int]:
-    """Add the events below some of a window's taps, at each position that is marked."""
-    height, width = plan[window + G_HEIGHT], plan[window + G_WIDTH]
-    channels, n = plan[window + G_CHANNELS], plan[window + G_TARGET_CHANNELS]
-    n_columns = plan[window + G_COLUMNS]
-    step, skip = plan[window + G_DILATION_Y], plan[window + G_DILATION_X]
-    pointers, weights = plan[window + G_POINTERS], plan[rows + R_WEIGHT]
-    marks, target_width = plan[window + G_MARKS], plan[window + G_TARGET_WIDTH]
-    bits, words = plan[window + G_BITS], plan[window + G_WORDS]
-    # A window's neighbouring columns are neighbours below it, and so are the events in them.
-    together = column1 - column0 if skip == 1 else 1
-    synapses = 0
-    executed = 0
-    for target_y in range(plan[window + G_TARGET_HEIGHT]):
-        y0 = target_y * plan[window + G_STRIDE_Y] - plan[window + G_PADDING_Y]
-        for target_x in range(target_width):
-            position = target_y * target_width + target_x
-            if state[Unsigned(marks + position)] == 0:
-                continue
-            x0 = target_x * plan[window + G_STRIDE_X] - plan[window + G_PADDING_X]
-            for row in range(row0, row1):
-                y = y0 + row * step
-                if y < 0 or y >= height:
+                    _flag_all(state, bits, to, n)
                     continue
-                pixels = pointers + y * width
-                for column in range(column0, column1, together):
-                    x = x0 + column * skip
-                    a = state[pixels + min(max(x, 0), width)]
-                    b = state[pixels + min(max(x + together, 0), width)]
-                    if a == b:
-                        continue
-                    shift = (row * n_columns + column - y * width - x) * channels
-                    add_run(w, weights, neuron, value, a, b, shift, values, u0 + position * n, n)
-                    executed += (b - a) * n
-                    if kind != FULL:
-                        synapses += _reached(
-                            plan, rows, neuron, a, b, shift, state, bits + position * words, words,
-                            n, touched,
-                        )  # fmt: skip
-    return executed if kind == FULL else synapses, executed
+                mask = plan[row + Unsigned(R_MASK)]
+                for k in range((n + 63) >> 6):
+                    _flag(state, bits, to + 64 * k, Unsigned(plan[Unsigned(mask + k)]))
+    return synapses, executed
 
 
 @kernel
-def _point(
+def _walk(
+    w: Any,
     plan: Any,
     window: int,
-    state: Any,
+    rows: int,
+    kind: int,
     neuron: Any,
+    value: Any,
     e0: int,
     e1: int,
-) -> None:
-    """Set the first event of each pixel, and one end more; mark the positions they reach."""
-    width, target_channels = plan[window + G_WIDTH], plan[window + G_TARGET_CHANNELS]
-    channels, n_pixels = plan[window + G_CHANNELS], plan[window + G_HEIGHT] * width
-    pointers, marks = plan[window + G_POINTERS], plan[window + G_MARKS]
-    pixel = 0
-    first = 0
-    for e in range(e0, e1):
-        if neuron[Unsigned(e)] < first:
-            continue  # of the same pixel
-        while neuron[Unsigned(e)] >= first:
-            state[Unsigned(pointers + pixel)] = e
-            pixel += 1
-            first += channels
-        y = Unsigned(plan[window + G_REACH_Y] + (pixel - 1) // width)
-        x = Unsigned(plan[window + G_REACH_X] + (pixel - 1) % width)
-        x0, x1 = plan[x], plan[x + Unsigned(1)]
-        for a in range(plan[y], plan[y + Unsigned(1)], W_ENTRY):
-            to_y = plan[Unsigned(a) + Unsigned(E_TARGET)]
+    state: Any,
+    values: Any,
+    u0: int,
+    bits: int,
+    touched: int,
+) -> tuple[int, int]:
+    """Let the events of each pixel walk the positions that they reach; of one group, rows dense."""
+    n, channels = plan[window + G_TARGET_CHANNELS], plan[window + G_CHANNELS]
+    width, weights, stride = plan[window + G_WIDTH], plan[rows + R_WEIGHT], plan[window + G_STRIDE]
+    reach_y, reach_x = plan[window + G_REACH_Y], plan[window + G_REACH_X]
+    masks = plan[window + G_MASKS]
+    executed = 0
+    # Pixels ascend, so their rows are counted, not divided for.
+    line = y = 0
+    end = e0
+    while end < e1:
+        e = end
+        pixel = np.int64(Unsigned(neuron[Unsigned(e)]) // Unsigned(channels))
+        first = pixel * channels
+        while end < e1 and neuron[Unsigned(end)] < first + channels:
+            end += 1
+        while pixel >= line + width:
+            line += width
+            y += 1
+        place = Unsigned(reach_x + pixel - line)
+        x0, x1 = plan[place], plan[place + Unsigned(1)]
+        place = Unsigned(reach_y + y)
+        for a in range(plan[place], plan[place + Unsigned(1)], W_ENTRY):
+            shift_y, to_y = plan[Unsigned(a)] - first, plan[Unsigned(a + E_TARGET)]
             for b in range(x0, x1, W_ENTRY):
-                to = to_y + plan[Unsigned(b) + Unsigned(E_TARGET)]
-                state[Unsigned(marks + to // target_channels)] = 1
-    for k in range(pixel, n_pixels + 1):
-        state[Unsigned(pointers + k)] = e1
+                shift, to = shift_y + plan[Unsigned(b)], to_y + plan[Unsigned(b + E_TARGET)]
+                add_run(w, weights, stride, neuron, value, e, end, shift, values, u0 + to, n)
+                executed += (end - e) * n
+                if touched == ALL:
+                    continue
+                if kind == FULL:
+                    _flag_all(state, bits, to, n)
+                else:
+                    _note(plan, masks, neuron, e, end, shift, state, bits, to, n)
+    return executed if kind == FULL else _fan_out(plan, window, neuron, e0, e1), executed
 
 
 @inlined
-def _reached(
+def _fan_out(plan: Any, window: int, neuron: Any, e0: int, e1: int) -> int:
+    """Return how many surviving synapses events e0:e1 reach."""
+    synapses = np.int64(0)
+    counts, fan_out = plan.view(np.uint32), Unsigned(plan[window + G_FAN_OUT])
+    for e in range(e0, e1):
+        synapses += np.int64(counts[fan_out + Unsigned(neuron[Unsigned(e)])])
+    return synapses  # type: ignore[return-value]
+
+
+@inlined
+def _note(
     plan: Any,
-    rows: int,
+    masks: int,
     neuron: Any,
     e0: int,
     e1: int,
     shift: int,
     state: Any,
     bits: int,
-    words: int,
+    first: int,
     n: int,
-    touched: int,
-) -> int:
-    """Note the targets of the rows of events e0:e1, and return how many synapses these have."""
-    synapses = 0
-    if touched == ALL:
-        for e in range(e0, e1):
-            row = Unsigned(rows + W_ROW * (neuron[Unsigned(e)] + shift))
-            synapses += plan[row + Unsigned(R_COUNT)]
-        return synapses
-    behind = (n + 7) // 8  # the words of a row's bytes
+) -> None:
+    """Set the bits of the targets of the rows of events e0:e1, which are n from `first` on."""
+    words = (n + 63) >> 6
     for word in range(words):
-        found = state[Unsigned(bits + word)]
+        whole, place = _lowest(n - 64 * word), Unsigned(masks + word)
+        found = Unsigned(0)
         for e in range(e0, e1):
-            row = Unsigned(rows + W_ROW * (neuron[Unsigned(e)] + shift))
-            if word == 0:
-                synapses += plan[row + Unsigned(R_COUNT)]
-            found |= plan[Unsigned(plan[row + Unsigned(R_MASK)] // 8 + behind + word)]
-        state[Unsigned(bits + word)] = found
-    return synapses
+            row = Unsigned(words * (neuron[Unsigned(e)] + shift))
+            found |= Unsigned(plan[place + row])
+            if found == whole:
+                break
+        _flag(state, bits, first + 64 * word, found)
+
+
+@inlined
+def _lowest(n: int) -> Any:
+    """Return a word of which the n > 0 lowest bits are set, or all of them."""
+    return ~Unsigned(0) >> Unsigned(64 - min(n, 64))
+
+
+@inlined
+def _flag(state: Any, bits: int, first: int, word: Any) -> None:
+    """Set the bits of the targets from `first` on that are bits of a word."""
+    place = Unsigned(bits) + (Unsigned(first) >> Unsigned(6))
+    shift = Unsigned(first) & Unsigned(63)
+    state[place] |= np.int64(word << shift)
+    above = (word >> Unsigned(1)) >> (Unsigned(63) - shift)
+    if above != Unsigned(0):
+        state[place + Unsigned(1)] |= np.int64(above)
+
+
+@inlined
+def _flag_all(state: Any, bits: int, first: int, n: int) -> None:
+    """Set the bits of n targets from `first` on."""
+    for k in range(0, n, 64):
+        _flag(state, bits, first + k, _lowest(n - k))
 
 
 @kernel

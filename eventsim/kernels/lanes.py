@@ -66,6 +66,23 @@ def _unflag(typing_context: Any, flags: Any, start: Any) -> Any:
     return types.void(flags, types.uint64), _emit_unflag
 
 
+def _emit_renewed(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    new, at, old, place = arguments
+    kinds = signature.args
+    # Of inputs that are no bytes this is compiled too, but never run.
+    source = builder.bitcast(address(context, builder, kinds[0], new, at), _FLAGS.as_pointer())
+    target = builder.bitcast(address(context, builder, kinds[2], old, place), _FLAGS.as_pointer())
+    fresh = builder.load(source, align=1)
+    differ = builder.icmp_unsigned("!=", fresh, builder.load(target, align=1))
+    builder.store(fresh, target, align=1)
+    return builder.bitcast(differ, LONG)
+
+
+def _renewed(typing_context: Any, new: Any, at: Any, old: Any, place: Any) -> Any:
+    """Copy 64 bytes from `at` to `place`; bit j says that byte j there was another one."""
+    return types.uint64(new, types.uint64, old, types.uint64), _emit_renewed
+
+
 def _emit_count(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     return builder.ctpop(arguments[0])
 
@@ -231,6 +248,14 @@ def _plain_unflag(flags: Any, start: int) -> None:
     flags[int(start) : int(start) + 64] = 0
 
 
+def _plain_renewed(new: Any, at: int, old: Any, place: int) -> Any:
+    here = slice(int(place), int(place) + 64)
+    fresh = new[int(at) : int(at) + 64]
+    differ = _pack(fresh != old[here])
+    old[here] = fresh
+    return differ
+
+
 def _plain_count(mask: Any) -> int:
     return int(mask).bit_count()
 
@@ -280,12 +305,14 @@ def _plain_add(
 if config.DISABLE_JIT:
     flagged_bits: Any = _plain_flagged
     unflag: Any = _plain_unflag
+    renewed_bits: Any = _plain_renewed
     count_bits: Any = _plain_count
     transmit: Any = _plain_transmit
     add_four: Any = _plain_add
 else:
     flagged_bits = intrinsic(_flagged)
     unflag = intrinsic(_unflag)
+    renewed_bits = intrinsic(_renewed)
     count_bits = intrinsic(_count)
     transmit = intrinsic(_transmit)
     add_four = intrinsic(_add)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from eventsim.kernels.bits import first_bit
 from eventsim.kernels.conv import add_window, take_maxima
 from eventsim.kernels.evaluate import evaluate
 from eventsim.kernels.fields import (
@@ -90,6 +91,7 @@ from eventsim.kernels.fields import (
     U,
 )
 from eventsim.kernels.jit import inlined, kernel
+from eventsim.kernels.lanes import count_bits, renewed_bits
 from eventsim.kernels.rows import add_rows, fetch_rows
 from eventsim.kernels.status import (
     BUFFER_FULL,
@@ -327,13 +329,13 @@ def _propagate(
             synapses, executed, flagged = add_window(
                 wide, short, plan, plan[q + Q_WINDOW], plan[q + Q_ROWS], plan[q + Q_KIND],
                 event_neuron, event_value, e0, e1, state, values, plan[U] + lane,
-                flags, plan[FLAGS] + lane, state[touched],
+                flags, plan[FLAGS] + lane, plan[BITS] + plan[p + P_BITS], state[touched],
             )  # fmt: skip
         else:
             synapses, executed, flagged = add_window(
                 narrow, short, plan, plan[q + Q_WINDOW], plan[q + Q_ROWS], plan[q + Q_KIND],
                 event_neuron, event_value, e0, e1, state, values, plan[U] + lane,
-                flags, plan[FLAGS] + lane, state[touched],
+                flags, plan[FLAGS] + lane, plan[BITS] + plan[p + P_BITS], state[touched],
             )  # fmt: skip
     elif plan[q + Q_WIDE]:
         synapses, executed, flagged = add_rows(
@@ -384,15 +386,24 @@ def _compare(
     first = state[plan[TOUCHED] + level] == ALL
     n_events = 0
     n_changed = 0
-    for b in range(0, n, BLOCK):
+    whole = n - n % BLOCK if mirrored and not first else 0
+    for b in range(0, whole, BLOCK):
+        differ = renewed_bits(inputs, Unsigned(x0 + b), flags, Unsigned(mirror + b))
+        n_changed += count_bits(differ)
+        while differ != Unsigned(0):
+            j = Unsigned(b) + first_bit(differ)
+            differ &= differ - Unsigned(1)
+            x = np.float64(inputs[Unsigned(x0) + j])
+            values[Unsigned(u0) + j] = x
+            d = x - values[Unsigned(s0) + j]
+            fires = int(abs(d) > constants[Unsigned(theta) + j])
+            state[Unsigned(neuron + n_events)] = j
+            values[Unsigned(value + n_events)] = d
+            n_events += fires
+            values[Unsigned(s0) + j] += d if fires else 0.0
+    for b in range(whole, n, BLOCK):
         end = min(b + BLOCK, n)
         if inputs.itemsize == 1:
-            differ = int(first) | int(not mirrored)
-            for k in range(b, end):
-                j = Unsigned(k)
-                differ |= int(inputs[Unsigned(x0) + j]) ^ int(flags[Unsigned(mirror) + j])
-            if differ == 0:
-                continue
             for k in range(b, end):
                 j = Unsigned(k)
                 flags[Unsigned(mirror) + j] = np.uint8(inputs[Unsigned(x0) + j])

@@ -22,14 +22,11 @@ The first numbers are those of `eventsim.convolution.GEOMETRY`.
     G_WATCH,  # 1 if targets take the maximum of what they watch
     G_REACH_Y,  # places of the entries of each source row, one more than rows
     G_REACH_X,  # the same for source columns
-    G_GATHER,  # events from which on targets gather, instead of events spreading
-    G_BY_TAP,  # events from which on they do so tap after tap
-    G_POINTERS,  # in the state: first event of each source pixel, one more than pixels
-    G_MARKS,  # in the state: 1 for each target position that an event reaches
-    G_WORDS,  # of 64 bits each, that tell a row's surviving synapses
-    G_BITS,  # in the state: so many words a target position, which targets events reach
+    G_STRIDE,  # places of a dense row
+    G_FAN_OUT,  # surviving synapses of each source neuron, as uint32, if all rows are dense
+    G_MASKS,  # words whose bits tell the synapses of the first row, if they do not all survive
     W_WINDOW,
-) = range(25)
+) = range(22)
 
 # An entry of a source row (column): a tap that reaches it, and the target row (column) behind it.
 (

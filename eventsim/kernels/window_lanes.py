@@ -45,20 +45,29 @@ def _load_weights(builder: Any, place: Any, kind: Any) -> Any:
 
 
 def _emit(n_vectors: int) -> Callable[..., Any]:
-    """Code for `n_vectors` registers of accumulators."""
+    """Code for `n_vectors` registers of accumulators, of which the last begins `back` early.
+
+    None stands for one that begins where it should, and ends `back` early.
+    """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        w, first, width, neuron, value, e0, e1, shift, u, u0, done = arguments
+        w, first, width, neuron, value, e0, e1, shift, u, u0, back = arguments
         kinds = signature.args
-        # Lanes that another call adds get -0.0, which changes no number.
+        # Lanes that another register or call adds get -0.0, which changes no number.
         numbers = ir.Constant(ir.VectorType(LONG, LANES), list(range(LANES)))
-        mine = builder.icmp_signed(">=", numbers, splat(builder, done, LANES))
+        if n_vectors:
+            mine = builder.icmp_signed(">=", numbers, splat(builder, back, LANES))
+        else:  # of a row of few, that is the lanes behind it
+            above = splat(builder, builder.sub(LONG(LANES), back), LANES)
+            mine = builder.icmp_signed("<", numbers, above)
         nothing = ir.Constant(_DOUBLES, [-0.0] * LANES)
 
         def at(kind: int, array: Any, place: Any) -> Any:
             return address(context, builder, kinds[kind], array, place)
 
-        offsets = [LONG(LANES * k) for k in range(n_vectors)]
+        last = max(n_vectors - 1, 0)
+        offsets = [LONG(LANES * k) for k in range(last)]
+        offsets.append(builder.sub(LONG(LANES * last), back) if n_vectors else LONG(0))
         homes = [at(8, u, builder.add(u0, offset)) for offset in offsets]
         registers = [cgutils.alloca_once(builder, _DOUBLES) for _ in offsets]
         for home, register in zip(homes, registers, strict=True):
@@ -67,13 +76,14 @@ def _emit(n_vectors: int) -> Callable[..., Any]:
             event = builder.load(at(3, neuron, e), align=8)
             row = builder.add(first, builder.mul(width, builder.add(event, shift)))
             factors = splat(builder, builder.load(at(4, value, e), align=8), LANES)
-            for offset, register in zip(offsets, registers, strict=True):
+            for k, (offset, register) in enumerate(zip(offsets, registers, strict=True)):
                 place = at(0, w, builder.add(row, offset))
                 product = builder.fmul(_load_weights(builder, place, kinds[0].dtype), factors)
-                if n_vectors == 1:
+                if k == last:
                     product = builder.select(mine, product, nothing)
                 builder.store(builder.fadd(builder.load(register), product), register)
-        for home, register in zip(homes, registers, strict=True):
+        # The last one first: where it overlaps another, it holds what was there before.
+        for home, register in reversed(list(zip(homes, registers, strict=True))):
             place = builder.bitcast(home, _DOUBLES.as_pointer())
             builder.store(builder.load(register), place, align=8)
         return context.get_dummy_value()
@@ -94,7 +104,7 @@ def _compiled(n_vectors: int) -> Any:
         shift: Any,
         u: Any,
         u0: Any,
-        done: Any,
+        back: Any,
     ) -> Any:
         n = types.int64
         return types.void(w, n, n, neuron, value, n, n, n, u, n, n), _emit(n_vectors)
@@ -114,18 +124,18 @@ def _plain(n_vectors: int) -> Any:
         shift: int,
         u: Any,
         u0: int,
-        done: int,
+        back: int,
     ) -> None:
-        n = LANES * n_vectors
+        n = LANES * max(n_vectors, 1) - back
         for e in range(e0, e1):
             row = first + width * (neuron[e] + shift)
-            u[u0 + done : u0 + n] += w[row + done : row + n] * value[e]
+            u[u0 : u0 + n] += w[row : row + n] * value[e]
 
     return add
 
 
-_add_8, _add_16, _add_32, _add_64 = (
-    (_plain if config.DISABLE_JIT else _compiled)(n // LANES) for n in (8, 16, 32, 64)
+_add_0, _add_1, _add_2, _add_3, _add_4, _add_5, _add_6, _add_7, _add_8 = (
+    (_plain if config.DISABLE_JIT else _compiled)(n) for n in range(9)
 )
 
 
@@ -133,6 +143,7 @@ _add_8, _add_16, _add_32, _add_64 = (
 def add_run(
     w: Any,
     weights: int,
+    width: int,
     neuron: Any,
     value: Any,
     e0: int,
@@ -148,30 +159,38 @@ def add_run(
     ----------
     w : float32 or float64 array
     weights : int
-        Place of row 0; rows of n weights follow one another.
+        Place of row 0.
+    width : int
+        Places of a row, at least eight.
     neuron, value : int64 and float64 arrays
         Of the events; neuron i has row ``i + shift``.
     u : float64 array
+        It has eight entries from u0 on, if n is less.
     """
     k = 0
     while k + 64 <= n:
-        _add_64(w, weights + k, n, neuron, value, e0, e1, shift, u, u0 + k, 0)
+        _add_8(w, weights + k, width, neuron, value, e0, e1, shift, u, u0 + k, 0)
         k += 64
-    if k + 32 <= n:
-        _add_32(w, weights + k, n, neuron, value, e0, e1, shift, u, u0 + k, 0)
-        k += 32
-    if k + 16 <= n:
-        _add_16(w, weights + k, n, neuron, value, e0, e1, shift, u, u0 + k, 0)
-        k += 16
-    while k < n and n >= 8:
-        # The last lanes of all may overlap those before them, which are done.
-        start = min(k, n - 8)
-        _add_8(w, weights + start, n, neuron, value, e0, e1, shift, u, u0 + start, k - start)
-        k = start + 8
-    while k < n:
-        total = u[Unsigned(u0 + k)]
-        for e in range(e0, e1):
-            row = Unsigned(weights + k + n * (neuron[Unsigned(e)] + shift))
-            total += w[row] * value[Unsigned(e)]
-        u[Unsigned(u0 + k)] = total
-        k += 1
+    # What is left, in as many registers as hold it; the last may reach back into what is done.
+    many = (n - k + LANES - 1) // LANES
+    back = LANES * many - (n - k)
+    first, u1 = weights + k, u0 + k
+    if n < LANES:
+        _add_0(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+    elif many <= 4:
+        if many == 4:
+            _add_4(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+        elif many == 3:
+            _add_3(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+        elif many == 2:
+            _add_2(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+        elif many == 1:
+            _add_1(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+    elif many == 8:
+        _add_8(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+    elif many == 7:
+        _add_7(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+    elif many == 6:
+        _add_6(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+    else:
+        _add_5(w, first, width, neuron, value, e0, e1, shift, u, u1, back)

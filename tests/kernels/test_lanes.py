@@ -35,6 +35,11 @@ def _flags(flags: Any, start: int) -> Any:
 
 
 @kernel
+def _renewed(new: Any, at: int, old: Any, place: int) -> Any:
+    return lanes.renewed_bits(new, Unsigned(at), old, Unsigned(place))
+
+
+@kernel
 def _add(u: Any, index: Any, w: Any, d: float, flags: Any) -> None:
     lanes.add_four(u, Unsigned(2), index, Unsigned(1), w, Unsigned(3), d, flags, Unsigned(4))
 
@@ -81,6 +86,21 @@ def test_flags_are_gathered_and_cleared() -> None:
     assert count == 3
     assert flags[8:72].sum() == 0
     assert flags.sum() == 32
+
+
+@pytest.mark.nojit
+@pytest.mark.parametrize(("at", "place"), [(0, 0), (3, 5)])
+def test_bytes_are_copied_and_those_that_differ_told(at: int, place: int) -> None:
+    rng = np.random.default_rng(at)
+    new, old = rng.integers(0, 256, 80, np.uint8), rng.integers(0, 256, 80, np.uint8)
+    new[at + 10 : at + 60] = old[place + 10 : place + 60]
+    before = old.copy()
+    differ = new[at : at + 64] != old[place : place + 64]
+    bits = int(_renewed(new, at, old, place))
+    assert bits == sum(1 << k for k in np.flatnonzero(differ).tolist())
+    expected = before
+    expected[place : place + 64] = new[at : at + 64]
+    np.testing.assert_array_equal(old, expected)
 
 
 @pytest.mark.nojit

@@ -13,21 +13,22 @@ from eventsim.kernels.window_lanes import add_run
 
 @kernel
 def _add(w: Any, neuron: Any, value: Any, e0: int, e1: int, u: Any, n: int) -> None:
-    add_run(w, 3, neuron, value, e0, e1, -2, u, 1, n)
+    add_run(w, 3, max(n, 8) + 1, neuron, value, e0, e1, -2, u, 1, n)
 
 
 @pytest.mark.nojit
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-@pytest.mark.parametrize("n", [1, 7, 8, 15, 23, 31, 33, 55, 64, 105, 171])
+@pytest.mark.parametrize("n", [1, 4, 7, 8, 15, 23, 31, 33, 41, 55, 64, 105, 171])
 @pytest.mark.parametrize("run", [(0, 0), (1, 2), (1, 9)])
 def test_rows_are_added_in_order(run: tuple[int, int], n: int, kind: type) -> None:
     rng = np.random.default_rng(n)
-    w = rng.normal(size=3 + 20 * n).astype(kind)
+    width = max(n, 8) + 1
+    w = rng.normal(size=3 + 20 * width).astype(kind)
     neuron, value = np.sort(rng.choice(20, 9, replace=False)) + 2, rng.normal(size=9)
-    u = rng.normal(size=n + 2)
+    u = rng.normal(size=width + 2)
     expected = u.copy()
     for e in range(*run):
-        row = w[3 + n * (neuron[e] - 2) :][:n].astype(np.float64)
+        row = w[3 + width * (neuron[e] - 2) :][:n].astype(np.float64)
         expected[1 : 1 + n] += row * value[e]
     _add(w, neuron, value, *run, u, n)
     assert np.array_equal(u, expected)

@@ -316,6 +316,18 @@ def test_a_network_of_many_synapses_is_not_refined(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_ladder_begins_with_its_dense_student_by_events(tmp_path: Path) -> None:
+    settings = settings_for(catcher(), **{**EFFORT, "rounds": 1})
+    search = searched(tmp_path, settings=replace(settings, slack=9.0))
+    list(search.stages())
+    dense = next(c for c in search.candidates if c.kind == "dense" and c.name != "own")
+    first = next(c for c in search.candidates if c.start == dense.name and c.kind == "events")
+    assert first.name == dense.name.replace("dense", "events") + " heard"
+    np.testing.assert_array_equal(first.returns, dense.returns)
+    assert first.macs < dense.macs
+
+
+@pytest.mark.slow
 def test_the_ladder_from_the_teacher_may_come_early(tmp_path: Path) -> None:
     settings = settings_for(catcher(), **{**EFFORT, "own_after": 1, "own_iterations": 25})
     search = searched(tmp_path, settings=replace(settings, own_steps=300, slack=-9.0))
@@ -436,6 +448,7 @@ def test_stacked_frames_of_atari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "visits": 0,
         "dense_iterations": 3,
         "event_iterations": 2,
+        "refine_checks": 0,  # of one episode there is no spread
         "visited_steps": 40,
         "slack": 1e9,
         "screened": 1,
@@ -451,7 +464,7 @@ def test_stacked_frames_of_atari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         settings=settings_for(teacher, **effort),
     )
     # In so short episodes nobody scores.
-    monkeypatch.setattr(Validation, "lost", lambda self, returns: np.zeros(len(returns)))
+    monkeypatch.setattr(Validation, "lost", lambda self, returns, first=0: np.zeros(len(returns)))
     names = list(search.stages())
     # A sixteenth of the channels, one at least; no linear one on so many pixels.
     assert names[1:4] == ["own", "events own heard", "dense 28224-1c8-1c4-1c3-1-6"]
