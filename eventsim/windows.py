@@ -78,7 +78,7 @@ class WindowRows:
             _reach(at, n) for at, n in zip((rows, columns), weights.window.source, strict=False)
         ]
         self._fan_out_words = -(-self.n_sources // 2) if self._dense.all() else 0
-        self.window_words = self._fan_out_words + g.W_WINDOW
+        self.window_words = self._fan_out_words + g.W_WINDOW + len(self._reach[1])
         for lists in self._reach:
             self.window_words += len(lists) + 1 + g.W_ENTRY * sum(map(len, lists))
 
@@ -137,6 +137,10 @@ class WindowRows:
             plan[at + g.G_FAN_OUT] = 2 * place
             plan.view(np.uint32)[2 * place :][: self.n_sources] = self.counts
             place += self._fan_out_words
+        alike = _alike(self._reach[1])
+        plan[at + g.G_ALIKE] = place
+        plan[place : place + len(alike)] = alike
+        place += len(alike)
         for field, lists, tap, target in zip(
             (g.G_REACH_Y, g.G_REACH_X), self._reach, taps, targets, strict=True
         ):
@@ -160,6 +164,15 @@ def _reach(covers: Int, n_sources: int) -> list[list[tuple[int, int]]]:
             if at >= 0:
                 lists[at].append((to, tap))
     return lists
+
+
+def _alike(reach: list[list[tuple[int, int]]]) -> list[int]:
+    """For each source column, the end of the columns that reach the same by one tap more each."""
+    ends = list(range(1, len(reach) + 1))
+    for x in range(len(reach) - 2, -1, -1):
+        if reach[x + 1] == [(to, tap + 1) for to, tap in reach[x]]:
+            ends[x] = ends[x + 1]
+    return ends
 
 
 def _before(counts: Int) -> Int:

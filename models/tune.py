@@ -43,8 +43,10 @@ _ENOUGH = 100
 _GROWTH = 0.25
 #: Which verdict is better.
 _RANK = {"holds": 0, "undecided": 1, "running": 1, "loses": 2}
-#: Standard errors by which a mean must be above the limit for a candidate to be given up.
-_HOPELESS = 2.0
+#: Standard errors by which a mean must be above the limit for a candidate to be given up; and
+#: while less than a part of the patience is spent, as all candidates are compared with the same
+#: first episodes of the teacher, whose luck would else fail all of them.
+_HOPELESS, _HOPELESS_EARLY, _EARLY = 2.0, 4.0, 0.2
 #: What a promise may take more than what was planned for it.
 _SURE = 1.3
 
@@ -329,7 +331,7 @@ def _try(
         pairs = play(k, seeds[:n])
         if is_below(pairs, scale, limit, level=level):
             verdict = "holds"
-        elif _hopeless(pairs, limit):
+        elif _hopeless(pairs, limit, _HOPELESS_EARLY if n < _EARLY * patience else _HOPELESS):
             verdict = "loses"
         elif n == len(seeds) or _too_close(pairs, scale, limit, level, patience):
             verdict = "undecided"
@@ -363,7 +365,7 @@ def _once_more(
 
 def _too_close(pairs: Pairs, scale: Scale, limit: float, level: float, patience: int) -> bool:
     """Whether it would take too many episodes even if the mean were a standard error lower."""
-    if len(pairs) < _ENOUGH:
+    if len(pairs) < max(_ENOUGH, _EARLY * patience):
         return False
     error = float(pairs.lost.std(ddof=1)) / math.sqrt(len(pairs))
     better = Pairs(pairs.policy + error, pairs.teacher, pairs.random)
@@ -371,11 +373,11 @@ def _too_close(pairs: Pairs, scale: Scale, limit: float, level: float, patience:
     return needed is None or needed.episodes > patience
 
 
-def _hopeless(pairs: Pairs, limit: float) -> bool:
-    """Whether the mean is that far above the limit that more episodes would not mend it."""
+def _hopeless(pairs: Pairs, limit: float, errors: float = _HOPELESS) -> bool:
+    """Whether the mean is so many standard errors above the limit; more would not mend that."""
     z = pairs.lost - limit * pairs.gained
     error = float(z.std(ddof=1)) / math.sqrt(z.size) if z.size > 1 else math.inf
-    return bool(float(np.mean(z)) > _HOPELESS * error)
+    return bool(float(np.mean(z)) > errors * error)
 
 
 def _batch(n: int) -> int:

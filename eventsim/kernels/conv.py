@@ -1,10 +1,10 @@
 """Adding the rows of shared weights that a window lays over a picture.
 
 A row is one tap and source channel: its weights lead to the target channels (of one group) of
-whatever position the tap reaches, which are neighbours in memory. Events come in the order of their
-pixels, and all events of a pixel reach the same positions: at each of these their rows are added
-together, so that its accumulators are read and written once for them. A target receives its
-additions in the order of the events.
+whatever position the tap reaches, which are neighbours in memory. Events come in the order of
+their pixels, and all events of a pixel, and of neighbours within a stride, reach the same
+positions: at each of these their rows are added together, so that its accumulators are read and
+written once for them. A target receives its additions in the order of the events.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from eventsim.kernels.fields import (
 from eventsim.kernels.jit import inlined, kernel
 from eventsim.kernels.window_fields import (
     E_TARGET,
+    G_ALIKE,
     G_CHANNELS,
     G_COLUMNS,
     G_DILATION_X,
@@ -199,11 +200,14 @@ def _walk(
     bits: int,
     touched: int,
 ) -> tuple[int, int]:
-    """Let the events of each pixel walk the positions that they reach; of one group, rows dense."""
+    """Let events walk the positions that they reach; of one group, rows dense.
+
+    Those of a pixel walk together, and with them those of its neighbours in the same stride.
+    """
     n, channels = plan[window + G_TARGET_CHANNELS], plan[window + G_CHANNELS]
     width, weights, stride = plan[window + G_WIDTH], plan[rows + R_WEIGHT], plan[window + G_STRIDE]
     reach_y, reach_x = plan[window + G_REACH_Y], plan[window + G_REACH_X]
-    masks = plan[window + G_MASKS]
+    masks, alike = plan[window + G_MASKS], plan[window + G_ALIKE]
     executed = 0
     # Pixels ascend, so their rows are counted, not divided for.
     line = y = 0
@@ -212,11 +216,12 @@ def _walk(
         e = end
         pixel = np.int64(Unsigned(neuron[Unsigned(e)]) // Unsigned(channels))
         first = pixel * channels
-        while end < e1 and neuron[Unsigned(end)] < first + channels:
-            end += 1
         while pixel >= line + width:
             line += width
             y += 1
+        limit = channels * (line + plan[Unsigned(alike + pixel - line)])
+        while end < e1 and neuron[Unsigned(end)] < limit:
+            end += 1
         place = Unsigned(reach_x + pixel - line)
         x0, x1 = plan[place], plan[place + Unsigned(1)]
         place = Unsigned(reach_y + y)

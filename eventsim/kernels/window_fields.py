@@ -22,11 +22,12 @@ The first numbers are those of `eventsim.convolution.GEOMETRY`.
     G_WATCH,  # 1 if targets take the maximum of what they watch
     G_REACH_Y,  # places of the entries of each source row, one more than rows
     G_REACH_X,  # the same for source columns
+    G_ALIKE,  # for each source column, the end of those that reach the same, each by the next tap
     G_STRIDE,  # places of a dense row
     G_FAN_OUT,  # surviving synapses of each source neuron, as uint32, if all rows are dense
     G_MASKS,  # words whose bits tell the synapses of the first row, if they do not all survive
     W_WINDOW,
-) = range(22)
+) = range(23)
 
 # An entry of a source row (column): a tap that reaches it, and the target row (column) behind it.
 (
