@@ -27,7 +27,7 @@ DENSE_MEAN = 0.15
 MAX_CHANNELS = 1 << 16
 #: Weights up to which dense rows are float64 although float32 would do: a conversion less for each,
 #: and still they stay at hand.
-WIDE_UP_TO = 1 << 16
+WIDE_UP_TO = 1 << 14
 
 
 class WindowRows:

@@ -61,6 +61,8 @@ __all__ = ["SEEDS", "SHAPES", "Candidate", "OutOfTimeError", "Search", "Settings
 _OWN = "own"
 #: The same without what never sent.
 _HEARD = "events own heard"
+#: Steps of an episode that are recorded at most: one that would not end shows the same for ever.
+_LONGEST = 5_000
 
 
 class OutOfTimeError(Exception):
@@ -185,7 +187,7 @@ class Search:
 
     def _dense_stage(self, k: int) -> str:
         name = self._dense_name(k)
-        self._stage(name, lambda: self._dense(name, self.family.shapes[k]))
+        self._stage(name, partial(self._dense, name, self.family.shapes[k]))
         return name
 
     def _ladder(self, start: str) -> Iterator[str]:
@@ -472,8 +474,6 @@ class Search:
             policy = Policy.load(self.workdir / one["file"])
             self.candidates.append(refined_from(base, f"{name} {k + 1}", policy, one))
 
-    # -- pieces --------------------------------------------------------------------------------
-
     def _train(
         self, student: Any, training: Training, seed: int, kept_steps: int | None = None
     ) -> Any:
@@ -491,7 +491,7 @@ class Search:
         return self._validation.check(policy)
 
     def _record(self, session: Any, steps: int, key: int) -> list[Any]:
-        """Encoded inputs of whole episodes, at least so many steps."""
+        """Encoded inputs of episodes, or of the first part of one, at least so many steps."""
         rng = np.random.default_rng(key)
         recorded: list[Any] = []
         while sum(len(x) for x in recorded) < steps:
@@ -499,7 +499,7 @@ class Search:
                 session, SEEDS["record"] + int(rng.integers(100_000)), record=True
             )
             if played.inputs is not None:
-                recorded.append(self.family.packed(played.inputs))
+                recorded.append(self.family.packed(played.inputs[:_LONGEST]))
         return recorded
 
     def _add(self, inputs: Sequence[Any]) -> None:

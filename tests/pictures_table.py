@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ def teacher_of(folder: Path) -> dict[str, Any]:
     else:
         facts["sticky"] = _returns(training["returns"])
     return facts
+
+
+def effort_of(words: Sequence[str]) -> dict[str, float]:
+    """Settings of the search, from words such as ``own_after=0``."""
+    effort: dict[str, float] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        effort[key] = float(value) if "." in value else int(value)
+    return effort
 
 
 def zoo_name(facts: dict[str, Any]) -> str:
@@ -106,6 +116,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         facts["env_id"],
         out=target,
         settings=Settings(options.max_loss, seconds_of(options.budget), 32, options.seed),
+        effort=effort_of(options.effort),
         name=facts["game"],
         say=lambda text: print(f"{stem}: {text}", file=sys.stderr, flush=True),
     )
@@ -150,6 +161,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-loss", type=float, default=0.05)
     parser.add_argument("--budget", default="30m")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--effort",
+        nargs="*",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="settings of the search other than its own, see eventsim.models.candidate.Settings",
+    )
     parser.add_argument("--episodes", type=int, default=30, help="of which work is told by layer")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--policies", type=Path, default=ROOT / "runs" / "pictures")

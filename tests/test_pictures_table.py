@@ -81,3 +81,10 @@ def test_evaluations_are_taken_over(tmp_path: Path) -> None:
     assert facts["not_sticky"]["mean"] == 2.0
     assert np.mean(facts["sticky"]["ci95"]) == pytest.approx(2.0)
     assert facts["sticky"]["human_normalised"] == 0.5
+
+
+def test_settings_are_told_in_words() -> None:
+    assert pictures_table.effort_of(["own_after=0", "own_cut_share=0.4"]) == {
+        "own_after": 0,
+        "own_cut_share": 0.4,
+    }

@@ -315,6 +315,15 @@ def test_a_network_of_many_synapses_is_not_refined(tmp_path: Path) -> None:
     assert any("left out" in line and "too many to try one by one" in line for line in lines)
 
 
+def test_an_episode_that_would_not_end_is_recorded_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventsim.models.optimize._LONGEST", 10)
+    search = searched(tmp_path)
+    films = search._record(catcher().session(), 35, 0)
+    assert [len(film) for film in films] == [10, 10, 10, 10]
+
+
 @pytest.mark.slow
 def test_a_ladder_begins_with_its_dense_student_by_events(tmp_path: Path) -> None:
     settings = settings_for(catcher(), **{**EFFORT, "rounds": 1})
