@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from eventsim.connectivity import Connectivity
 from eventsim.convolution import Local
 from eventsim.errors import InputError
+from eventsim.models.distill import Training
 from eventsim.models.policy import Policy
 from eventsim.output import write_text
 
@@ -181,6 +182,11 @@ class Settings:
             visited_steps=self.own_steps // 2,
             kept_steps=3 * self.own_steps,
         )
+
+    def training(self, iterations: int, own: bool, **fields: Any) -> Training:
+        """Return a training by events, in the ladder that begins with the teacher or in another."""
+        rate = self.own_learning_rate if own else Training.learning_rate
+        return Training(iterations, self.windows, self.window_steps, rate, **fields)
 
 
 #: Fields that a search begun by an earlier version does not name, with what it did.

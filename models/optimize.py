@@ -61,6 +61,8 @@ __all__ = ["SEEDS", "SHAPES", "Candidate", "OutOfTimeError", "Search", "Settings
 _OWN = "own"
 #: The same without what never sent.
 _HEARD = "events own heard"
+#: Part of the budget after which the teacher's ladder ends, if what it led to is to learn on.
+_POLISH_FROM = 0.7
 #: Steps of an episode that are recorded at most: one that would not end shows the same for ever.
 _LONGEST = 5_000
 
@@ -228,7 +230,8 @@ class Search:
                 last, held, failed = name, held + 1, 0
             else:
                 gentle, failed = gentle + 1, failed + 1
-            if failed >= options.patience:
+            late = options.own_polish and self.seconds > _POLISH_FROM * self.budget
+            if failed >= options.patience or late:
                 break
         yield from self._polish()
 
@@ -393,13 +396,13 @@ class Search:
             shown = self._demonstrations.latest(options.kept_steps)
             student = self.family.cut(student, shown, options.cut_share)
         cost = options.cost * options.cost_growth**number
-        training = _training(options, options.event_iterations, start, cost=cost)
+        training = options.training(options.event_iterations, start == _OWN, cost=cost)
         return self._trained(name, student, training, start, options)
 
     def _polished(self, name: str, before: str) -> dict[str, Any]:
         """A student of the teacher's ladder that goes on learning, with nothing cut or dearer."""
         options = self.settings.from_teacher()
-        training = _training(options, options.own_polish, _OWN, learn_thresholds=False)
+        training = options.training(options.own_polish, True, learn_thresholds=False)
         return self._trained(name, self._students[before], training, _OWN, options)
 
     def _trained(
@@ -592,9 +595,3 @@ class Search:
                 student.dense_macs,
             )
         )
-
-
-def _training(options: Settings, iterations: int, start: str, **fields: Any) -> Training:
-    """Training by events in a ladder that begins so."""
-    rate = options.own_learning_rate if start == _OWN else Training.learning_rate
-    return Training(iterations, options.windows, options.window_steps, rate, **fields)

@@ -187,20 +187,23 @@ def choose(
     trials: list[Trial] = []
     seen: list[Pairs] = []
     late, each = False, 1.0 - (1.0 - level) / count
+    patience = len(seeds) // 2 if patience is None else patience
+    early = round(_EARLY * patience)
 
     def attempt(k: int, wait: int) -> tuple[Trial, Pairs, bool]:
-        return _try(k, play, seeds, scale, limit, each, wait, out_of_time, look)
+        return _try(k, play, seeds, scale, limit, each, wait, early, out_of_time, look)
 
     for k in range(count):
         if trials and out_of_time():
             late = True
             break
-        trial, pairs, late = attempt(k, len(seeds) // 2 if patience is None else patience)
+        trial, pairs, late = attempt(k, patience)
         trials.append(trial)
         seen.append(pairs)
         if trial.verdict == "holds" or late:
             break
-    if trials[-1].verdict != "holds" and not late:
+    if not late:
+        # What is cheaper than one that holds may hold as well, if there is time to show it.
         for k in _once_more(trials, seen, scale, limit, each):
             trials[k], seen[k], late = attempt(k, len(seeds))
             if trials[k].verdict == "holds" or late:
@@ -322,6 +325,7 @@ def _try(
     limit: float,
     level: float,
     patience: int,
+    early: int,
     out_of_time: Callable[[], bool],
     look: Look,
 ) -> tuple[Trial, Pairs, bool]:
@@ -331,9 +335,11 @@ def _try(
         pairs = play(k, seeds[:n])
         if is_below(pairs, scale, limit, level=level):
             verdict = "holds"
-        elif _hopeless(pairs, limit, _HOPELESS_EARLY if n < _EARLY * patience else _HOPELESS):
+        elif _hopeless(pairs, limit, _HOPELESS_EARLY if n < early else _HOPELESS):
             verdict = "loses"
-        elif n == len(seeds) or _too_close(pairs, scale, limit, level, patience):
+        elif n == len(seeds) or (
+            n >= max(_ENOUGH, early) and _too_close(pairs, scale, limit, level, patience)
+        ):
             verdict = "undecided"
         else:
             late = out_of_time()
@@ -365,8 +371,6 @@ def _once_more(
 
 def _too_close(pairs: Pairs, scale: Scale, limit: float, level: float, patience: int) -> bool:
     """Whether it would take too many episodes even if the mean were a standard error lower."""
-    if len(pairs) < max(_ENOUGH, _EARLY * patience):
-        return False
     error = float(pairs.lost.std(ddof=1)) / math.sqrt(len(pairs))
     better = Pairs(pairs.policy + error, pairs.teacher, pairs.random)
     needed = plan(better, scale, limit, level=level, power=0.5)

@@ -83,6 +83,28 @@ def test_time_that_is_left_goes_to_those_that_could_not_be_told() -> None:
     assert over.out_of_time
 
 
+def test_time_that_is_left_goes_to_what_is_cheaper_than_one_that_holds() -> None:
+    # The second loses nothing, and shows it at once; the first takes more than the patience.
+    play = player(0.006, 0.0, sd=0.1)
+
+    def sure(k: int, seeds: range) -> Pairs:
+        pairs = play(k, seeds)
+        return pairs if k == 0 else Pairs(pairs.teacher, pairs.teacher, pairs.random)
+
+    assert choose(1, sure, SEEDS, SCALE, 0.02, patience=50).trials[0].episodes > 100
+    choice = choose(2, sure, SEEDS, SCALE, 0.02, patience=50)
+    assert [t.verdict for t in choice.trials] == ["holds", "holds"]
+    assert choice.index == 0
+    # Without the time it is the one that holds.
+    verdicts: list[str] = []
+    over = choose(
+        2, sure, SEEDS, SCALE, 0.02, patience=50, out_of_time=lambda: "holds" in verdicts,
+        look=lambda k, trial: verdicts.append(trial.verdict),
+    )  # fmt: skip
+    assert over.index == 1
+    assert over.holds
+
+
 def test_where_time_ends_first_what_a_promise_takes_least_for_is_taken() -> None:
     looks: list[int] = []
     choice = choose(
