@@ -204,9 +204,16 @@ def choose(
             break
     if not late:
         # What is cheaper than one that holds may hold as well, if there is time to show it.
+        held = len(trials) - 1 if trials[-1].verdict == "holds" else len(trials)
         for k in _once_more(trials, seen, scale, limit, each):
-            trials[k], seen[k], late = attempt(k, len(seeds))
-            if trials[k].verdict == "holds" or late:
+            if k > held:
+                continue
+            trial, pairs, late = attempt(k, len(seeds))
+            if trial.episodes >= trials[k].episodes:
+                trials[k], seen[k] = trial, pairs
+            if trial.verdict == "holds":
+                held = k
+            if late:
                 break
     plans = [plan(pairs, scale, limit, level=level) for pairs in seen]
     most = affordable()
@@ -215,7 +222,8 @@ def choose(
         # Bounds after unlike numbers of episodes say less than what a promise would take.
         planned = plans[j]
         need = math.inf if planned is None else planned.episodes
-        if math.isfinite(need) and _SURE * need <= most:
+        held = trials[j].verdict == "holds" and most <= 0.0
+        if held or (math.isfinite(need) and _SURE * need <= most):
             return _RANK[trials[j].verdict], -1.0, j
         return _RANK[trials[j].verdict], need, trials[j].upper
 
