@@ -22,7 +22,7 @@ Int = NDArray[np.int64]
 DENSE_FILL = 0.25
 #: Mean share from which on every row is dense, so that the rows of a pixel's events are added
 #: together.
-DENSE_MEAN = 0.15
+DENSE_MEAN = 0.04
 #: Indices of target channels are uint16.
 MAX_CHANNELS = 1 << 16
 #: Weights up to which dense rows are float64 although float32 would do: a conversion less for each,
