@@ -482,7 +482,7 @@ class _Optimization:
             f"than {said.worst_possible:.3g} times the teacher's advantage over random actions: "
             "the range of all returns seen."
         ]
-        if choice.out_of_time:
+        if choice.out_of_time and not choice.holds:
             notes.append("The budget ended the trials of candidates early; a larger one may help.")
         elif not choice.holds:
             notes.append(

@@ -47,7 +47,7 @@ class WindowRows:
         self._n = weights.n_channels // weights.groups
         with np.errstate(over="ignore"):
             self.wide = wide or not np.array_equal(values.astype(np.float32), values)
-        #: Places of a dense row, which begins at a whole vector.
+        #: Places of a dense row: a whole number of vectors.
         self._stride = -(-self._n // LANES) * LANES
         fill = self._row_counts / self._n
         if isinstance(weights, MaxWindow):
@@ -77,7 +77,8 @@ class WindowRows:
         self._reach = [
             _reach(at, n) for at, n in zip((rows, columns), weights.window.source, strict=False)
         ]
-        self._fan_out_words = -(-self.n_sources // 2) if self._dense.all() else 0
+        counted = weights.groups == 1 and self.kind(np.ones(0, np.bool_)) == f.DENSE
+        self._fan_out_words = -(-self.n_sources // 2) if counted else 0
         self.window_words = self._fan_out_words + g.W_WINDOW + len(self._reach[1])
         for lists in self._reach:
             self.window_words += len(lists) + 1 + g.W_ENTRY * sum(map(len, lists))
@@ -130,7 +131,7 @@ class WindowRows:
         n_sources = weights.window.source[2]
         taps = (weights.window.size[1] * n_sources, n_sources)
         targets = (target_width * n_channels, n_channels)
-        plan[at + g.G_STRIDE] = self._stride
+        plan[at + g.G_ROW_PLACES] = self._stride
         plan[at + g.G_MASKS] = plan[rows + f.R_MASK]
         place = at + g.W_WINDOW
         if self._fan_out_words:

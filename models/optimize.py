@@ -63,7 +63,7 @@ _OWN = "own"
 _HEARD = "events own heard"
 #: Part of the budget after which the teacher's ladder ends, if what it led to is to learn on.
 _POLISH_FROM = 0.7
-#: Steps of an episode that are recorded at most: one that would not end shows the same for ever.
+#: Steps of an episode that are recorded at most: where a game is stuck, it would be most of all.
 _LONGEST = 5_000
 
 
@@ -173,7 +173,7 @@ class Search:
         done: set[int] = set()
         for above in self.settings.wider:
             k = min(first + above, len(shapes) - 1)
-            too_wide = self.family.macs(shapes[k]) >= self.teacher_macs
+            too_wide = self.family.macs(shapes[k]) >= self.teacher.dense_macs
             if k in done or (done and too_wide):
                 continue
             done.add(k)
@@ -222,7 +222,7 @@ class Search:
         last = _HEARD if _HEARD in self._students else _OWN
         held, gentle, failed = 0, 0, 0
         for number in range(options.rounds):
-            name = f"events {_OWN} round {number}"
+            name, following = (f"events {_OWN} round {number + k}" for k in (0, 1))
             self._stage(name, partial(self._events, name, last, _OWN, held, gentle))
             yield name
             error = self._validation.error(self.candidates[-1].returns)
@@ -230,19 +230,27 @@ class Search:
                 last, held, failed = name, held + 1, 0
             else:
                 gentle, failed = gentle + 1, failed + 1
-            late = options.own_polish and self.seconds > _POLISH_FROM * self.budget
-            if failed >= options.patience or late:
+            if self._done(f"{name} polished 0"):
+                yield from self._polish(name)
+            late = self.seconds > _POLISH_FROM * self.budget and not self._done(following)
+            if failed >= options.patience or (late and self._to_polish()):
                 break
-        yield from self._polish()
+        base = self._to_polish()
+        if not self._done(f"{base} polished 0"):
+            yield from self._polish(base)
 
-    def _polish(self) -> Iterator[str]:
-        """The cheapest of the teacher's ladder that held learns on, twice."""
-        held = self._held("events", _OWN)
-        name = min(held, key=lambda c: c.macs).name if held else _HEARD
-        for number in range(2 if self.settings.own_polish and name != _HEARD else 0):
-            before, name = name, f"events {_OWN} polished {number}"
+    def _polish(self, base: str) -> Iterator[str]:
+        """A round of the teacher's ladder learns on, twice."""
+        name = base
+        for number in range(2 if base else 0):
+            before, name = name, f"{base} polished {number}"
             self._stage(name, partial(self._polished, name, before))
             yield name
+
+    def _to_polish(self) -> str:
+        """Name of the cheapest round of the teacher's ladder that held, if it is to learn on."""
+        held = [c for c in self._held("events", _OWN) if "round" in c.name.split()[-2]]
+        return min(held, key=lambda c: c.macs).name if held and self.settings.own_polish else ""
 
     def _own_begin(self) -> Iterator[str]:
         """The teacher as a student, if it has the form of one, and what of it is ever heard."""
@@ -255,8 +263,10 @@ class Search:
             yield self._heard_stage(_OWN)
 
     def _heard_stage(self, start: str) -> str:
-        name = f"events {start.removeprefix('dense ')} heard"
-        self._stage(name, partial(self._heard, name, start))
+        """A dense student by events without what never sent: while that is silent, the same."""
+        name, loose = f"events {start.removeprefix('dense ')} heard", self.family.without_silent
+        make = partial(loose, self._students[start], self._demonstrations)
+        self._stage(name, lambda: self._candidate(name, make(), start))
         return name
 
     def _refinements(self, starts: Sequence[str]) -> Iterator[str]:
@@ -299,11 +309,6 @@ class Search:
         ]
 
     @property
-    def teacher_macs(self) -> int:
-        """Dense MACs of the teacher."""
-        return self.teacher.dense_macs
-
-    @property
     def teacher_returns(self) -> Float:
         """Of the teacher on the validation seeds."""
         return self._validation.teacher
@@ -327,7 +332,7 @@ class Search:
         self._add(inputs)
         self._say(
             f"teacher: return {returns.mean():.4g} (random {random_returns.mean():.4g}), "
-            f"{self.teacher_macs:,} MACs"
+            f"{self.teacher.dense_macs:,} MACs"
         )
         return {
             "returns": returns.tolist(),
@@ -368,11 +373,6 @@ class Search:
         """The teacher as a student: dense, it does what it did."""
         student = self._students[_OWN] = tempered(student, self._demonstrations)
         return found_of(_OWN, "dense", student.dense_macs, 0.0, self.teacher_returns, _OWN)
-
-    def _heard(self, name: str, start: str) -> dict[str, Any]:
-        """A dense student by events, without what never sent: it does what it did."""
-        student = self.family.without_silent(self._students[start], self._demonstrations)
-        return self._candidate(name, student, start)
 
     def _events(
         self, name: str, before: str, start: str, number: int, gentle: int = 0
@@ -498,11 +498,10 @@ class Search:
         rng = np.random.default_rng(key)
         recorded: list[Any] = []
         while sum(len(x) for x in recorded) < steps:
-            played = self._ground.play(
-                session, SEEDS["record"] + int(rng.integers(100_000)), record=True
-            )
+            seed = SEEDS["record"] + int(rng.integers(100_000))
+            played = self._ground.play(session, seed, record=True, most=_LONGEST)
             if played.inputs is not None:
-                recorded.append(self.family.packed(played.inputs[:_LONGEST]))
+                recorded.append(self.family.packed(played.inputs))
         return recorded
 
     def _add(self, inputs: Sequence[Any]) -> None:
@@ -526,12 +525,16 @@ class Search:
         if self.seconds > self.budget:
             raise OutOfTimeError
 
+    def _done(self, name: str) -> bool:
+        """Whether a stage has been done."""
+        return (self.workdir / f"{name.replace(' ', '-')}.json").exists()
+
     def _stage(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
         """Do a stage, or read what it left."""
         slug = name.replace(" ", "-")
         record = self.workdir / f"{slug}.json"
         arrays = self.workdir / f"{slug}.npz"
-        if record.exists():
+        if self._done(name):
             self._restore(name, json.loads(record.read_text(encoding="utf-8")), arrays)
             return
         self._check_time()

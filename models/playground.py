@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -42,13 +43,15 @@ class Playground:
             self._used = False
         return self._env
 
-    def play(self, actor: Actor, seed: int, *, record: bool = False) -> Episode:
+    def play(
+        self, actor: Actor, seed: int, *, record: bool = False, most: float = math.inf
+    ) -> Episode:
         """Run one episode, see `eventsim.models.rollout.episode`."""
         if self._used and not self._forgets():
             self.close()
         env = self.env
         self._used = True
-        return episode(actor, env, seed, record=record)
+        return episode(actor, env, seed, record=record, most=most)
 
     @property
     def is_mujoco(self) -> bool:

@@ -372,6 +372,7 @@ def episode(
     seed: int,
     *,
     record: bool = False,
+    most: float = math.inf,
     on_step: Callable[[float], None] | None = None,
 ) -> Episode:
     """Run one episode to its end.
@@ -385,6 +386,8 @@ def episode(
         For ``env.reset``.
     record : bool
         Keep the encoded observations; the actor must have `inputs`.
+    most : float, optional
+        Steps after which the episode is left.
     on_step : callable, optional
         Called with the reward once a step is complete.
 
@@ -419,5 +422,5 @@ def episode(
             inputs.append(np.array(actor.inputs))  # type: ignore[attr-defined]
         if on_step is not None:
             on_step(value)
-        done = bool(terminated or truncated)
+        done = bool(terminated or truncated) or len(rewards) >= most
     return Episode(seed, np.array(rewards), np.array(inputs) if record else None)

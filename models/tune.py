@@ -4,10 +4,10 @@ The choice is a statistical decision. Candidates stand from cheap to dear; each 
 validation seeds against its teacher and random actions, one batch after the other, until a test by
 betting (`eventsim.models.bounds`) shows that its loss is below the limit, or there is no hope. Such
 a test may be looked at after every batch, so trying costs no confidence; trying several candidates
-does, so each gets an equal part of the error that the choice may make. The first that passes is
-taken. Where none does and time is left, those that could not be told from the limit are tried on,
-the cheapest of those that need the fewest episodes first. What is promised of it is a bound from
-test seeds that no stage has seen, and it stands whether or not it is within the limit.
+does, so each gets an equal part of the error that the choice may make. The first that passes ends
+the first round; in the time that is left, cheaper ones that could not be told from the limit are
+tried on, those first that need the fewest episodes. What is promised of the cheapest that passed is
+a bound from test seeds that no stage has seen, and it stands whether or not it is within the limit.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _GROWTH = 0.25
 #: Which verdict is better.
 _RANK = {"holds": 0, "undecided": 1, "running": 1, "loses": 2}
 #: Standard errors by which a mean must be above the limit for a candidate to be given up; and
-#: while less than a part of the patience is spent, as all candidates are compared with the same
-#: first episodes of the teacher, whose luck would else fail all of them.
-_HOPELESS, _HOPELESS_EARLY, _EARLY = 2.0, 4.0, 0.2
+#: while less than a part of the patience is spent, and few episodes, as all candidates are compared
+#: with the same first episodes of the teacher, whose luck would else fail all of them.
+_HOPELESS, _HOPELESS_EARLY, _EARLY, _EARLY_AT_MOST = 2.0, 4.0, 0.2, 300
 #: What a promise may take more than what was planned for it.
 _SURE = 1.3
 
@@ -80,9 +80,9 @@ class Choice:
     Attributes
     ----------
     index : int
-        The candidate: the cheapest that holds, or, where none does, one of those that are not known
-        to lose more: the cheapest whose promise can be afforded, or the one that needs the fewest
-        episodes.
+        The candidate, one of those that hold, or, where none does, of those that are not known to
+        lose more: the cheapest whose promise can be afforded, or the one that needs the fewest
+        episodes. Where it is not known what can be afforded, the cheapest that holds.
     holds : bool
         Whether its trial showed that it does.
     trials : tuple of Trial
@@ -137,10 +137,10 @@ def choose(
     level: float = 0.95,
     patience: int | None = None,
     out_of_time: Callable[[], bool] = lambda: False,
-    affordable: Callable[[], float] = lambda: 0.0,
+    affordable: Callable[[], float] | None = None,
     look: Look = lambda k, trial: None,
 ) -> Choice:
-    """Try candidates from cheap to dear, and take the first whose loss is shown to be low.
+    """Try candidates from cheap to dear, and take the cheapest whose loss is shown to be low.
 
     The probability that any candidate passes whose mean loss is at or above `limit` is at most
     ``1 - level`` (an e-process each, at a level corrected for their number by Bonferroni).
@@ -166,8 +166,10 @@ def choose(
     out_of_time : callable, optional
         Asked before every batch but the very first.
     affordable : callable, optional
-        Asked in the end: the episodes that a promise may take. Of undecided candidates the cheapest
-        is taken that is likely to need no more, or, where none is, the one that needs the fewest.
+        The episodes that a promise may take, so that none is spent on trials that the promise of a
+        candidate that holds is likely to need. Of those that hold, or else of those undecided, the
+        cheapest is taken that is likely to need no more, or, where none is, the one that needs the
+        fewest.
     look : callable, optional
         Told after every batch.
 
@@ -188,16 +190,16 @@ def choose(
     seen: list[Pairs] = []
     late, each = False, 1.0 - (1.0 - level) / count
     patience = len(seeds) // 2 if patience is None else patience
-    early = round(_EARLY * patience)
+    early = min(round(_EARLY * patience), _EARLY_AT_MOST)
 
-    def attempt(k: int, wait: int) -> tuple[Trial, Pairs, bool]:
-        return _try(k, play, seeds, scale, limit, each, wait, early, out_of_time, look)
+    def attempt(k: int, wait: int, over: Callable[[], bool]) -> tuple[Trial, Pairs, bool]:
+        return _try(k, play, seeds, scale, limit, each, wait, early, over, look)
 
     for k in range(count):
         if trials and out_of_time():
             late = True
             break
-        trial, pairs, late = attempt(k, patience)
+        trial, pairs, late = attempt(k, patience, out_of_time)
         trials.append(trial)
         seen.append(pairs)
         if trial.verdict == "holds" or late:
@@ -205,10 +207,22 @@ def choose(
     if not late:
         # What is cheaper than one that holds may hold as well, if there is time to show it.
         held = len(trials) - 1 if trials[-1].verdict == "holds" else len(trials)
+
+        def over() -> bool:
+            if out_of_time():
+                return True
+            planned = None if held == len(trials) else plan(seen[held], scale, limit, level=level)
+            # The time that the promise of the one that holds takes is not to be spent.
+            return (
+                planned is not None
+                and affordable is not None
+                and affordable() < _SURE * planned.episodes
+            )
+
         for k in _once_more(trials, seen, scale, limit, each):
             if k > held:
                 continue
-            trial, pairs, late = attempt(k, len(seeds))
+            trial, pairs, late = attempt(k, len(seeds), over)
             if trial.episodes >= trials[k].episodes:
                 trials[k], seen[k] = trial, pairs
             if trial.verdict == "holds":
@@ -216,14 +230,14 @@ def choose(
             if late:
                 break
     plans = [plan(pairs, scale, limit, level=level) for pairs in seen]
-    most = affordable()
+    most = 0.0 if affordable is None else affordable()
 
     def rank(j: int) -> tuple[int, float, float]:
         # Bounds after unlike numbers of episodes say less than what a promise would take.
         planned = plans[j]
         need = math.inf if planned is None else planned.episodes
-        held = trials[j].verdict == "holds" and most <= 0.0
-        if held or (math.isfinite(need) and _SURE * need <= most):
+        passed = trials[j].verdict == "holds" and affordable is None
+        if passed or (math.isfinite(need) and _SURE * need <= most):
             return _RANK[trials[j].verdict], -1.0, j
         return _RANK[trials[j].verdict], need, trials[j].upper
 

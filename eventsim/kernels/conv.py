@@ -2,7 +2,7 @@
 
 A row is one tap and source channel: its weights lead to the target channels (of one group) of
 whatever position the tap reaches, which are neighbours in memory. Events come in the order of
-their pixels, and all events of a pixel, and of neighbours within a stride, reach the same
+their pixels, and all events of a pixel, and of neighbours within a places, reach the same
 positions: at each of these their rows are added together, so that its accumulators are read and
 written once for them. A target receives its additions in the order of the events.
 """
@@ -40,8 +40,8 @@ from eventsim.kernels.window_fields import (
     G_PADDING_Y,
     G_REACH_X,
     G_REACH_Y,
+    G_ROW_PLACES,
     G_ROWS,
-    G_STRIDE,
     G_STRIDE_X,
     G_STRIDE_Y,
     G_TARGET_CHANNELS,
@@ -50,7 +50,7 @@ from eventsim.kernels.window_fields import (
     G_WIDTH,
     W_ENTRY,
 )
-from eventsim.kernels.window_lanes import add_run
+from eventsim.kernels.window_lanes import LANES, add_run
 
 Unsigned = np.uint64
 
@@ -133,7 +133,7 @@ def _spread(
     channels, width = plan[window + G_CHANNELS], plan[window + G_WIDTH]
     groups = plan[window + G_GROUPS]
     n, per_group = plan[window + G_TARGET_CHANNELS] // groups, channels // groups
-    stride = plan[window + G_STRIDE]
+    places = plan[window + G_ROW_PLACES]
     synapses = 0
     executed = 0
     first = -1
@@ -171,7 +171,11 @@ def _spread(
                         flags[flag + j] = 1
                     continue
                 executed += n
-                add_run(w, np.int64(r), stride, neuron, value, e, e + 1, -i, u, u0 + to, n)
+                if n < LANES:
+                    for k in range(n):
+                        u[at + Unsigned(k)] += w[r + Unsigned(k)] * d
+                else:
+                    add_run(w, np.int64(r), places, neuron, value, e, e + 1, -i, u, u0 + to, n)
                 if touched == ALL:
                     continue
                 if count == n:
@@ -205,7 +209,11 @@ def _walk(
     Those of a pixel walk together, and with them those of its neighbours in the same stride.
     """
     n, channels = plan[window + G_TARGET_CHANNELS], plan[window + G_CHANNELS]
-    width, weights, stride = plan[window + G_WIDTH], plan[rows + R_WEIGHT], plan[window + G_STRIDE]
+    width, weights, places = (
+        plan[window + G_WIDTH],
+        plan[rows + R_WEIGHT],
+        plan[window + G_ROW_PLACES],
+    )
     reach_y, reach_x = plan[window + G_REACH_Y], plan[window + G_REACH_X]
     masks, alike = plan[window + G_MASKS], plan[window + G_ALIKE]
     executed = 0
@@ -229,14 +237,14 @@ def _walk(
             shift_y, to_y = plan[Unsigned(a)] - first, plan[Unsigned(a + E_TARGET)]
             for b in range(x0, x1, W_ENTRY):
                 shift, to = shift_y + plan[Unsigned(b)], to_y + plan[Unsigned(b + E_TARGET)]
-                add_run(w, weights, stride, neuron, value, e, end, shift, values, u0 + to, n)
+                add_run(w, weights, places, neuron, value, e, end, shift, values, u0 + to, n)
                 executed += (end - e) * n
                 if touched == ALL:
                     continue
                 if kind == FULL:
                     _flag_all(state, bits, to, n)
                 else:
-                    _note(plan, masks, neuron, e, end, shift, state, bits, to, n)
+                    _flag_rows(plan, masks, neuron, e, end, shift, state, bits, to, n)
     return executed if kind == FULL else _fan_out(plan, window, neuron, e0, e1), executed
 
 
@@ -251,7 +259,7 @@ def _fan_out(plan: Any, window: int, neuron: Any, e0: int, e1: int) -> int:
 
 
 @inlined
-def _note(
+def _flag_rows(
     plan: Any,
     masks: int,
     neuron: Any,

@@ -86,9 +86,7 @@ A population's neurons stand in *lanes*: contiguous, padded to a multiple of `PA
     R_WEIGHT,  # place of its first weight
     R_INDEX,  # place of its first index, -1 if the row is dense
     R_COUNT,  # surviving synapses
-    # Of a dense row: place of its bits, one a target, set where a synapse survives; of one of a
-    # window, byte place of its flags, which its bits follow.
-    R_MASK,
+    R_MASK,  # of a dense row: place of its bits, one a target, set where a synapse survives
     W_ROW,
 ) = range(5)
 MIXED, DENSE, FULL = range(3)

@@ -233,7 +233,7 @@ def _levels(inputs: Any, x0: int, plan: Any, state: Any, values: Any, count: int
         together = n_events
         if plan[p + P_MERGED]:
             together = 1
-        elif plan[p + P_LARGE]:
+        elif plan[p + P_LARGE] and not _has_window(plan, p):
             together = FETCHED
         for e in range(0, n_events, together):
             end = min(e + together, n_events)
@@ -247,6 +247,15 @@ def _levels(inputs: Any, x0: int, plan: Any, state: Any, values: Any, count: int
         for line in range(plan[p + P_LINE], plan[p + P_LINE_END]):
             _delay(plan, state, values, plan[LINES] + line * W_LINE, plan[p + P_SIZE], n_events)
     return -1
+
+
+@inlined
+def _has_window(plan: Any, p: int) -> bool:
+    """Whether the first projection of the population at p has a window: its rows lie together."""
+    if plan[p + P_PROJECTION] == plan[p + P_PROJECTION_END]:
+        return False
+    q = plan[PROJECTIONS] + plan[p + P_PROJECTION] * W_PROJECTION
+    return bool(plan[q + Q_WINDOW] >= 0)
 
 
 @kernel

@@ -23,8 +23,8 @@ The first numbers are those of `eventsim.convolution.GEOMETRY`.
     G_REACH_Y,  # places of the entries of each source row, one more than rows
     G_REACH_X,  # the same for source columns
     G_ALIKE,  # for each source column, the end of those that reach the same, each by the next tap
-    G_STRIDE,  # places of a dense row
-    G_FAN_OUT,  # surviving synapses of each source neuron, as uint32, if all rows are dense
+    G_ROW_PLACES,  # of a dense row
+    G_FAN_OUT,  # surviving synapses of each source neuron, as uint32, where events walk together
     G_MASKS,  # words whose bits tell the synapses of the first row, if they do not all survive
     W_WINDOW,
 ) = range(23)

@@ -47,7 +47,7 @@ def _load_weights(builder: Any, place: Any, kind: Any) -> Any:
 def _emit(n_vectors: int) -> Callable[..., Any]:
     """Code for `n_vectors` registers of accumulators, of which the last begins `back` early.
 
-    None stands for one that begins where it should, and ends `back` early.
+    With 0 there is one register, which begins where it should and ends `back` early.
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -143,7 +143,7 @@ _add_0, _add_1, _add_2, _add_3, _add_4, _add_5, _add_6, _add_7, _add_8 = (
 def add_run(
     w: Any,
     weights: int,
-    width: int,
+    places: int,
     neuron: Any,
     value: Any,
     e0: int,
@@ -160,8 +160,8 @@ def add_run(
     w : float32 or float64 array
     weights : int
         Place of row 0.
-    width : int
-        Places of a row, at least eight.
+    places : int
+        Of a row, at least eight.
     neuron, value : int64 and float64 arrays
         Of the events; neuron i has row ``i + shift``.
     u : float64 array
@@ -169,28 +169,28 @@ def add_run(
     """
     k = 0
     while k + 64 <= n:
-        _add_8(w, weights + k, width, neuron, value, e0, e1, shift, u, u0 + k, 0)
+        _add_8(w, weights + k, places, neuron, value, e0, e1, shift, u, u0 + k, 0)
         k += 64
     # What is left, in as many registers as hold it; the last may reach back into what is done.
     many = (n - k + LANES - 1) // LANES
     back = LANES * many - (n - k)
     first, u1 = weights + k, u0 + k
     if n < LANES:
-        _add_0(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+        _add_0(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
     elif many <= 4:
         if many == 4:
-            _add_4(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+            _add_4(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
         elif many == 3:
-            _add_3(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+            _add_3(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
         elif many == 2:
-            _add_2(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+            _add_2(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
         elif many == 1:
-            _add_1(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+            _add_1(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
     elif many == 8:
-        _add_8(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+        _add_8(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
     elif many == 7:
-        _add_7(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+        _add_7(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
     elif many == 6:
-        _add_6(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+        _add_6(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
     else:
-        _add_5(w, first, width, neuron, value, e0, e1, shift, u, u1, back)
+        _add_5(w, first, places, neuron, value, e0, e1, shift, u, u1, back)

@@ -18,7 +18,7 @@ def _add(w: Any, neuron: Any, value: Any, e0: int, e1: int, u: Any, n: int) -> N
 
 @pytest.mark.nojit
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-@pytest.mark.parametrize("n", [1, 4, 7, 8, 15, 23, 31, 33, 41, 55, 64, 105, 171])
+@pytest.mark.parametrize("n", [1, 4, 7, 8, 15, 23, 31, 33, 41, 55, 60, 64, 66, 105, 171])
 @pytest.mark.parametrize("run", [(0, 0), (1, 2), (1, 9)])
 def test_rows_are_added_in_order(run: tuple[int, int], n: int, kind: type) -> None:
     rng = np.random.default_rng(n)

@@ -371,9 +371,9 @@ def test_the_cheapest_of_the_teachers_ladder_that_held_learns_on(tmp_path: Path)
         if name.endswith("polished 1"):
             break
     ladder = ["events own round 0", "events own round 1"]
-    assert names[3:] == [*ladder, "events own polished 0", "events own polished 1"]
     found = {c.name: c.policy.network for c in search.candidates}
     cheapest = min((c for c in search.candidates if c.name in ladder), key=lambda c: c.macs).name
+    assert names[3:] == [*ladder, f"{cheapest} polished 0", f"{cheapest} polished 1"]
     for name in names[-2:]:  # nothing is cut, and no threshold moves
         assert found[name].n_synapses == found[cheapest].n_synapses
         for p in found[name].populations[:-1]:
@@ -382,6 +382,34 @@ def test_the_cheapest_of_the_teachers_ladder_that_held_learns_on(tmp_path: Path)
             )
     first = [found[name].projections[0].weights.to_dense() for name in (cheapest, names[-1])]
     assert not np.array_equal(*first)
+
+
+@pytest.mark.slow
+def test_the_teachers_ladder_ends_in_time_to_learn_on_and_goes_on_with_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effort = {**EFFORT, "own_after": 0, "own_iterations": 25, "own_steps": 300, "own_polish": 10}
+    settings = replace(settings_for(catcher(), **effort), slack=9.0, rounds=3)
+
+    def names(share: float) -> list[str]:
+        monkeypatch.setattr("eventsim.models.optimize._POLISH_FROM", share)
+        search = searched(tmp_path, settings=settings, budget=1e6)
+        found = []
+        for name in search.stages():
+            if name.startswith("dense"):
+                break
+            found.append(name)
+        return found[3:]
+
+    first = "events own round 0"
+    polished = [f"{first} polished 0", f"{first} polished 1"]
+    assert names(0.0) == [first, *polished]
+    # More of a budget: nothing is lost, and the rounds that were left out follow.
+    more = names(1.0)
+    assert more[:5] == [first, *polished, "events own round 1", "events own round 2"]
+    assert more[5].endswith("polished 0")
+    # Less of one again: what has been done counts.
+    assert names(0.0) == more
 
 
 @pytest.mark.slow

@@ -109,6 +109,11 @@ def test_time_that_is_left_goes_to_what_is_cheaper_than_one_that_holds() -> None
     assert over.index == 1
     assert over.holds
     assert over.trials[0].episodes == 125
+    # What a promise takes is not spent; what is left of much is.
+    few = choose(2, sure, SEEDS, SCALE, 0.02, patience=350, affordable=lambda: 100.0)
+    many = choose(2, sure, SEEDS, SCALE, 0.02, patience=350, affordable=lambda: math.inf)
+    assert few.trials[0].episodes == over.trials[0].episodes
+    assert (few.index, many.index) == (1, 0)
 
 
 def test_where_time_ends_first_what_a_promise_takes_least_for_is_taken() -> None:
