@@ -2,7 +2,7 @@
 
 A row is one tap and source channel: its weights lead to the target channels (of one group) of
 whatever position the tap reaches, which are neighbours in memory. Events come in the order of
-their pixels, and all events of a pixel, and of neighbours within a places, reach the same
+their pixels, and all events of a pixel, and of neighbours within a stride, reach the same
 positions: at each of these their rows are added together, so that its accumulators are read and
 written once for them. A target receives its additions in the order of the events.
 """
@@ -209,11 +209,8 @@ def _walk(
     Those of a pixel walk together, and with them those of its neighbours in the same stride.
     """
     n, channels = plan[window + G_TARGET_CHANNELS], plan[window + G_CHANNELS]
-    width, weights, places = (
-        plan[window + G_WIDTH],
-        plan[rows + R_WEIGHT],
-        plan[window + G_ROW_PLACES],
-    )
+    width, places = plan[window + G_WIDTH], plan[window + G_ROW_PLACES]
+    weights = plan[rows + R_WEIGHT]
     reach_y, reach_x = plan[window + G_REACH_Y], plan[window + G_REACH_X]
     masks, alike = plan[window + G_MASKS], plan[window + G_ALIKE]
     executed = 0
