@@ -31,8 +31,9 @@ from eventsim.tables import plural
 BASELINE_EPISODES, RANDOM_EPISODES = 40, 100
 #: Part of the budget for candidates of few bits: rounding, fine-tuning and comparing them.
 ROUNDING_SHARE = 0.15
-#: Test episodes at least, and at most; those of MuJoCo and Atari take longer and vary less.
-LEAST_EPISODES, LEAST_LONG_EPISODES, MOST_EPISODES = 100, 30, 5000
+#: Test episodes at least, and at most; those of MuJoCo and Atari take longer and vary less. Those
+#: of a small game take hundredths of a second and vary so much that thousands tell little.
+LEAST_EPISODES, LEAST_LONG_EPISODES, MOST_EPISODES = 100, 30, 20_000
 #: Candidates that are tried at most: each costs confidence.
 MOST_CANDIDATES = 12
 #: What a candidate may have lost by its own search's figures, in units of the limit, to be tried.
@@ -223,7 +224,7 @@ class _Optimization:
         if least > MOST_EPISODES:
             raise InputError(
                 f"is {limit:g}; a promise that tight takes {least} episodes, more than the "
-                f"{MOST_EPISODES} that are played at most; give a larger one",
+                f"{MOST_EPISODES:,} that are played at most; give a larger one",
                 field="max_loss",
             )
 

@@ -385,7 +385,7 @@ def test_a_budget_too_small_for_the_promise_is_said_at_once(tmp_path: Path) -> N
 
 
 def test_a_limit_that_no_number_of_episodes_shows(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'max_loss'.*more than the 5000"):
+    with pytest.raises(InputError, match=r"'max_loss'.*more than the 20,000"):
         optimized(tmp_path, settings=Settings(1e-5, 1e6))
 
 
