@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from eventsim import optimize_outcome
 from eventsim.errors import InputError
 from eventsim.models.arena import Arena, Baseline
+from eventsim.models.bounds import Pairs
 from eventsim.models.compaction import shortened
 from eventsim.models.policy import Policy
 from eventsim.models.quantization import check_size, size_bytes
@@ -269,7 +270,7 @@ class _Optimization:
             tried = self.rounding.entries(tried)
             everything = others + tried
             tried = shortlist(tried, self.settings.max_loss)
-        choice = self._choose(tried) if tried else None
+        choice = self._choose(tried, found) if tried else None
         if choice is None or choice.trials[choice.index].verdict == "loses":
             self.say("nothing cheaper is near the limit; the teacher itself is left")
             teacher = self.arena.teacher
@@ -277,7 +278,7 @@ class _Optimization:
             whole = teacher if self.rounding is None else self.rounding.plain(teacher)
             tried = [Entry(_Unchanged(whole), 0.0)]
             everything += tried
-            choice = self._choose(tried)
+            choice = self._choose(tried, found)
         candidate = tried[choice.index].candidate
         policy = candidate.policy
         said = self._promise(policy, choice)
@@ -307,8 +308,14 @@ class _Optimization:
         )
         return optimize_outcome.save(outcome, target)
 
-    def _choose(self, tried: Sequence[Entry]) -> Choice:
+    def _choose(self, tried: Sequence[Entry], found: Search) -> Choice:
         total = len(tried)
+
+        def known(k: int) -> Pairs | None:
+            one = tried[k].candidate
+            # What was rounded since is another policy.
+            return found.pairs(one) if one in found.candidates else None
+
         self.say(f"trying {plural(total, 'candidate')}, from the cheapest on")
 
         def look(k: int, trial: Trial) -> None:
@@ -330,6 +337,7 @@ class _Optimization:
             patience=self._patience(),
             out_of_time=lambda: self.left() < 0.5 * self._kept(),
             affordable=lambda: self.left() / max(self.state.pair_seconds, 1e-9),
+            known=known,
             look=look,
         )
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from eventsim.models.bounds import Pairs
 from eventsim.models.policy import Policy
 
 
@@ -86,6 +87,9 @@ class Search(Protocol):
 
     def loss(self, returns: NDArray[np.float64]) -> float:
         """Relative loss of returns that the search measured."""
+
+    def pairs(self, one: Any) -> Pairs | None:
+        """Return what it played of a candidate, unless it was made so as to do well there."""
 
     def smallest_dense(self) -> Candidate | None:
         """Return the smallest dense student that holds the return."""

@@ -64,6 +64,13 @@ class Pairs:
     def __len__(self) -> int:
         return int(self.policy.size)
 
+    def __add__(self, more: Pairs) -> Pairs:
+        return Pairs(
+            np.append(self.policy, more.policy),
+            np.append(self.teacher, more.teacher),
+            np.append(self.random, more.random),
+        )
+
     @property
     def lost(self) -> Float:
         """Teacher minus policy, in units of return, shape (n,)."""

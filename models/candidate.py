@@ -249,6 +249,13 @@ def _sum_of(weights: Connectivity) -> float:
     return float(np.abs(weights.to_dense()).sum(dtype=np.float64))
 
 
+def key_of(seed: int, *parts: object) -> int:
+    """Return a seed that depends on the search's own and on what it is for."""
+    text = "/".join(map(str, parts)).encode()
+    state = np.random.SeedSequence([seed, *text]).generate_state(1)
+    return int(state[0]) >> 1
+
+
 def dense_macs_of(shape: Sequence[int]) -> int:
     """Return the multiplications of a fully connected network of these layers."""
     return sum(a * b for a, b in itertools.pairwise(shape))

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventsim.errors import InputError, SimulationError
+from eventsim.models.bounds import Pairs
 from eventsim.models.candidate import (
     SEEDS,
     SHAPES,
@@ -42,6 +43,7 @@ from eventsim.models.candidate import (
     check_identity,
     found_of,
     identity_of,
+    key_of,
     refined_from,
 )
 from eventsim.models.compaction import unrolled
@@ -117,8 +119,8 @@ class Search:
         settings: Settings | None = None,
     ) -> None:
         self.teacher, self.env_id, self.env_kwargs = teacher, env_id, dict(env_kwargs or {})
-        self.seed, self.budget = seed, budget
-        self.workdir = workdir
+        self.seed, self.budget, self.workdir = seed, budget, workdir
+        self._key = partial(key_of, seed)
         self.settings = settings or settings_for(teacher)
         self.candidates: list[Candidate] = []
         self.family: Family = family_of(teacher)
@@ -322,6 +324,10 @@ class Search:
         """Mean loss, relative to the teacher's advantage over random actions."""
         return self._validation.loss(returns)
 
+    def pairs(self, one: Candidate) -> Pairs | None:
+        """Validation episodes of a candidate, unless it was made so as to do well on them."""
+        return None if one.name.startswith("refined") else self._validation.pairs(one.returns)
+
     def _teacher(self) -> dict[str, Any]:
         # At threshold 0 events give the dense outputs, and faster.
         exact = self.teacher.with_network(self.teacher.network.with_thresholds(0.0))
@@ -507,12 +513,6 @@ class Search:
     def _add(self, inputs: Sequence[Any]) -> None:
         self._demonstrations.add(inputs, self.family.answers(self.teacher, inputs))
         self._fresh.extend(self.family.stored(x) for x in inputs)
-
-    def _key(self, *parts: object) -> int:
-        """A seed that depends on the search's own and on what it is for."""
-        text = "/".join(map(str, parts)).encode()
-        state = np.random.SeedSequence([self.seed, *text]).generate_state(1)
-        return int(state[0]) >> 1
 
     # -- time and checkpoints ------------------------------------------------------------------
 

@@ -138,6 +138,7 @@ def choose(
     patience: int | None = None,
     out_of_time: Callable[[], bool] = lambda: False,
     affordable: Callable[[], float] | None = None,
+    known: Callable[[int], Pairs | None] = lambda k: None,
     look: Look = lambda k, trial: None,
 ) -> Choice:
     """Try candidates from cheap to dear, and take the cheapest whose loss is shown to be low.
@@ -170,6 +171,9 @@ def choose(
         candidate that holds is likely to need. Of those that hold, or else of those undecided, the
         cheapest is taken that is likely to need no more, or, where none is, the one that needs the
         fewest.
+    known : callable, optional
+        Other episodes of candidate k, if there are. They count where it is asked whether to go on,
+        so that bad luck on the first seeds ends no trial, and are no part of the test.
     look : callable, optional
         Told after every batch.
 
@@ -192,8 +196,12 @@ def choose(
     patience = len(seeds) // 2 if patience is None else patience
     early = min(round(_EARLY * patience), _EARLY_AT_MOST)
 
+    def likely(k: int) -> Pairs:
+        other = known(k)
+        return seen[k] if other is None else other + seen[k]
+
     def attempt(k: int, wait: int, over: Callable[[], bool]) -> tuple[Trial, Pairs, bool]:
-        return _try(k, play, seeds, scale, limit, each, wait, early, over, look)
+        return _try(k, play, seeds, scale, limit, each, wait, early, over, known(k), look)
 
     for k in range(count):
         if trials and out_of_time():
@@ -219,7 +227,7 @@ def choose(
                 and affordable() < _SURE * planned.episodes
             )
 
-        for k in _once_more(trials, seen, scale, limit, each):
+        for k in _once_more(trials, [likely(k) for k in range(len(seen))], scale, limit, each):
             if k > held:
                 continue
             trial, pairs, late = attempt(k, len(seeds), over)
@@ -229,7 +237,10 @@ def choose(
                 held = k
             if late:
                 break
-    plans = [plan(pairs, scale, limit, level=level) for pairs in seen]
+    plans = [
+        plan(seen[k] if trial.verdict == "holds" else likely(k), scale, limit, level=level)
+        for k, trial in enumerate(trials)
+    ]
     most = 0.0 if affordable is None else affordable()
 
     def rank(j: int) -> tuple[int, float, float]:
@@ -349,18 +360,21 @@ def _try(
     patience: int,
     early: int,
     out_of_time: Callable[[], bool],
+    known: Pairs | None,
     look: Look,
 ) -> tuple[Trial, Pairs, bool]:
     n = min(FIRST_BATCH, len(seeds))
     late = False
     while True:
         pairs = play(k, seeds[:n])
+        likely = pairs if known is None else known + pairs
         if is_below(pairs, scale, limit, level=level):
             verdict = "holds"
-        elif _hopeless(pairs, limit, _HOPELESS_EARLY if n < early else _HOPELESS):
+        elif _hopeless(likely, limit, _HOPELESS_EARLY if n < early else _HOPELESS):
             verdict = "loses"
         elif n == len(seeds) or (
-            n >= max(_ENOUGH, early) and _too_close(pairs, scale, limit, level, patience)
+            n >= max(_ENOUGH, early)
+            and (n > _SURE * patience or _too_close(likely, scale, limit, level, patience))
         ):
             verdict = "undecided"
         else:
@@ -376,7 +390,7 @@ def _try(
 
 
 def _once_more(
-    trials: list[Trial], seen: list[Pairs], scale: Scale, limit: float, level: float
+    trials: list[Trial], likely: list[Pairs], scale: Scale, limit: float, level: float
 ) -> list[int]:
     """Undecided candidates that episodes may decide; the cheapest of those of the least need first.
 
@@ -384,7 +398,7 @@ def _once_more(
     """
     needs = {}
     for k, trial in enumerate(trials):
-        needed = plan(seen[k], scale, limit, level=level, power=0.5)
+        needed = plan(likely[k], scale, limit, level=level, power=0.5)
         if trial.verdict == "undecided" and needed is not None:
             needs[k] = needed.episodes
     least = min(needs.values(), default=0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from eventsim.models.bounds import Pairs
 from eventsim.models.candidate import SEEDS, Float
 from eventsim.models.playground import Playground
 from eventsim.models.policy import Policy
@@ -89,6 +90,11 @@ class Validation:
         """Standard error of `loss`; infinite for fewer than two episodes."""
         lost = self.lost(returns)
         return float(lost.std(ddof=1)) / math.sqrt(len(lost)) if len(lost) > 1 else math.inf
+
+    def pairs(self, returns: Float) -> Pairs:
+        """Returns from the first seed on, beside those of the teacher and random ones' mean."""
+        n = len(returns)
+        return Pairs(returns, self.teacher[:n], np.full(n, self.random.mean()))
 
     def play(self, actor: Any, episodes: int, first: int = 0) -> Played:
         """Play so many episodes from number `first` on."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from eventsim.models.bounds import Pairs
 from eventsim.models.candidate import dense_macs_of
 from eventsim.models.policy import Policy
 from eventsim.network import Network
@@ -81,6 +82,9 @@ class FakeSearch:
 
     def loss(self, returns: np.ndarray) -> float:
         return 1.0 - float(returns.mean())
+
+    def pairs(self, one: Found) -> Pairs | None:
+        return None
 
     def smallest_dense(self) -> Found | None:
         """Return the linear student."""

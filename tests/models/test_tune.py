@@ -60,6 +60,33 @@ def test_a_candidate_at_the_limit_does_not_take_the_time_of_all() -> None:
     assert choice.index == 0
 
 
+def test_what_is_known_of_a_candidate_outweighs_bad_luck_but_does_not_decide() -> None:
+    honest = player(0.0, 0.0, sd=0.1)
+
+    def play(k: int, seeds: range) -> Pairs:
+        pairs = honest(k, seeds)
+        # The first episodes of candidate 0 go badly.
+        unlucky = (np.arange(len(seeds)) < 40) & (k == 0)
+        return Pairs(pairs.policy - 20.0 * unlucky, pairs.teacher, pairs.random)
+
+    def known(k: int) -> Pairs | None:
+        return honest(0, range(20_000, 20_400)) if k == 0 else None
+
+    plain = choose(2, play, SEEDS, SCALE, 0.02)
+    assert plain.trials[0].verdict == "loses"
+    assert plain.index == 1
+    helped = choose(2, play, SEEDS, SCALE, 0.02, known=known)
+    assert helped.index == 0
+    assert helped.holds
+    # It is no part of the test: the episodes that show it are those of the seeds alone.
+    alone = play(0, SEEDS[: helped.trials[0].episodes])
+    assert helped.trials[0].mean == alone.mean_loss
+    # Nor does it keep up for ever what loses.
+    lost = choose(1, player(0.1, sd=0.05), SEEDS, SCALE, 0.02, patience=100, known=known)
+    assert not lost.holds
+    assert lost.trials[0].episodes < 300
+
+
 def test_time_that_is_left_goes_to_those_that_could_not_be_told() -> None:
     # None can be told within 50 episodes; the first would take all seeds.
     play = player(0.0195, 0.0, 0.0, 0.3, sd=0.1)
