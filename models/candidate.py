@@ -24,7 +24,13 @@ Float: TypeAlias = NDArray[np.float64]
 Kind: TypeAlias = Literal["dense", "pruned", "events"]
 
 #: First environment seeds of what is done; each has room for 100,000.
-SEEDS = {"record": 1_000_000, "validation": 2_000_000, "selection": 3_000_000, "test": 4_000_000}
+SEEDS = {
+    "record": 1_000_000,
+    "validation": 2_000_000,
+    "selection": 3_000_000,
+    "test": 4_000_000,
+    "reinforce": 5_000_000,
+}
 
 #: Hidden layers of the dense students that are tried, cheapest first.
 SHAPES: tuple[tuple[int, ...], ...] = (
@@ -133,6 +139,9 @@ class Settings:
     own_polish : int
         Iterations for which the cheapest of that ladder that held learns on, four times, its
         thresholds as they are; 0 for none.
+    reinforced_steps, reinforced_rounds : int
+        Environment steps of a round in which the cheapest of a ladder learns from rewards, 0 for
+        none, and such rounds at most; from the second on it is cut first, while it holds.
     own_steps : int
         Steps that the teacher plays for that ladder; each round plays a quarter as many, and three
         times as many are looked at.
@@ -170,6 +179,8 @@ class Settings:
     own_cost_growth: float = 1.35
     own_steps: int = 40_000
     own_polish: int = 0
+    reinforced_steps: int = 0
+    reinforced_rounds: int = 6
 
     def from_teacher(self) -> Settings:
         """Settings of the ladder that begins with the teacher."""
@@ -204,6 +215,8 @@ LATER_SETTINGS = {
     "own_cost_growth": 1.35,
     "own_steps": 40_000,
     "own_polish": 0,
+    "reinforced_steps": 0,
+    "reinforced_rounds": 6,
 }
 
 

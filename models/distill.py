@@ -334,6 +334,8 @@ class Module(Generic[S]):
         self._zero = [torch.tensor(t == 0.0) for t in student.thresholds]
         self.activation = torch.relu if student.activation == "relu" else torch.tanh
         self._fan_outs = [self.fan_out(k) for k in range(len(self.weights))]
+        #: What inputs and hidden neurons hold after the last forward pass by events.
+        self.held: list[Any] = []
 
     def fan_out(self, k: int) -> Any:
         """Surviving synapses of each neuron before layer `k`."""
@@ -354,6 +356,7 @@ class Module(Generic[S]):
         """Outputs of shape (n, steps, size) and the multiplications a step."""
         torch = self._torch
         cost = torch.zeros(())
+        self.held = []
         a = x
         last = len(self.weights) - 1
         for k, (w, mask) in enumerate(zip(self.weights, self.masks, strict=True)):
@@ -388,6 +391,7 @@ class Module(Generic[S]):
                 held.append(s)
                 if t >= counted and (t > 0 or before is not None):
                     fires.append(fire)
+            self.held.append(s)
             sent = torch.stack(held, dim=1)
             error = sent - values
             rate = (

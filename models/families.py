@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eventsim.convolution import Convolution, Local, Window
 from eventsim.errors import InputError, UnsupportedError
-from eventsim.models.candidate import SHAPES, Settings
+from eventsim.models.candidate import SEEDS, SHAPES, Settings
 from eventsim.models.distill import Training, train
 from eventsim.models.films import Film
 from eventsim.models.picture_cut import (
@@ -30,6 +30,7 @@ from eventsim.models.picture_student import (
     picture_student_of,
 )
 from eventsim.models.policy import Policy
+from eventsim.models.reinforce import Reinforcement, can_reinforce, reinforce
 from eventsim.models.student import (
     Demonstrations,
     Float,
@@ -109,6 +110,14 @@ class Family(Protocol):
     def without_silent(self, student: Any, demonstrations: Demonstrations) -> Any:
         """Drop neurons that nothing in the demonstrations made send."""
 
+    def reinforces(self, teacher: Policy) -> bool:
+        """Whether `reinforce` can be asked for."""
+
+    def reinforce(
+        self, student: Any, teacher: Policy, make: Callable[[], Any], steps: int, seed: int
+    ) -> Any:
+        """Let a student learn from the rewards of so many steps."""
+
     def arrays(self, student: Any) -> dict[str, NDArray[Any]]:
         """Arrays for a checkpoint."""
 
@@ -178,6 +187,7 @@ PICTURES: dict[str, Any] = {
     "own_iterations": 400,
     "own_learning_rate": 5e-4,
     "own_steps": 20_000,
+    "reinforced_steps": 1_500_000,
 }
 
 #: What differs further where the pictures are frames of a screen: steps take long there, and an
@@ -201,6 +211,7 @@ FRAMES: dict[str, Any] = {
     "own_iterations": 90,
     "own_steps": 8_000,
     "own_polish": 400,
+    "reinforced_steps": 0,
     "wider": (0, 1),
 }
 
@@ -264,6 +275,18 @@ class VectorFamily:
     def without_silent(self, student: Student, demonstrations: Demonstrations) -> Student:
         """The student as it is."""
         del demonstrations
+        return student
+
+    def reinforces(self, teacher: Policy) -> bool:
+        """They do not; `eventsim.models.finetune` is for them."""
+        del teacher
+        return False
+
+    def reinforce(
+        self, student: Student, teacher: Policy, make: Callable[[], Any], steps: int, seed: int
+    ) -> Student:
+        """The student as it is."""
+        del teacher, make, steps, seed
         return student
 
     def arrays(self, student: Student) -> dict[str, NDArray[Any]]:
@@ -396,6 +419,23 @@ class PictureFamily:
     ) -> PictureStudent:
         """See `eventsim.models.picture_cut.without_silent`."""
         return without_silent(student, demonstrations)
+
+    def reinforces(self, teacher: Policy) -> bool:
+        """See `eventsim.models.reinforce.can_reinforce`."""
+        return can_reinforce(teacher)
+
+    def reinforce(
+        self,
+        student: PictureStudent,
+        teacher: Policy,
+        make: Callable[[], Any],
+        steps: int,
+        seed: int,
+    ) -> PictureStudent:
+        """See `eventsim.models.reinforce.reinforce`."""
+        first = SEEDS["reinforce"] + seed % 90_000
+        options = Reinforcement(steps)
+        return reinforce(student, teacher, make, options, seed, first_seed=first)
 
     def arrays(self, student: PictureStudent) -> dict[str, NDArray[Any]]:
         """See `eventsim.models.picture_student.picture_arrays`."""

@@ -52,6 +52,7 @@ EFFORT: dict[str, Any] = {
     "refine_checks": 4,
     "windows": 8,
     "window_steps": 8,
+    "reinforced_steps": 0,
 }
 
 
@@ -318,7 +319,7 @@ def test_a_network_of_many_synapses_is_not_refined(tmp_path: Path) -> None:
 def test_an_episode_that_would_not_end_is_recorded_in_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventsim.models.optimize._LONGEST", 10)
+    monkeypatch.setattr("eventsim.models.workbench._LONGEST", 10)
     search = searched(tmp_path)
     films = search._record(catcher().session(), 35, 0)
     assert [len(film) for film in films] == [10, 10, 10, 10]
@@ -382,6 +383,44 @@ def test_the_cheapest_of_the_teachers_ladder_that_held_learns_on(tmp_path: Path)
             )
     first = [found[name].projections[0].weights.to_dense() for name in (cheapest, names[-1])]
     assert not np.array_equal(*first)
+
+
+@pytest.mark.slow
+def test_the_cheapest_that_may_be_mended_learns_from_rewards_and_is_cut_while_it_holds(
+    tmp_path: Path,
+) -> None:
+    effort = {**EFFORT, "own_after": 0, "own_iterations": 25, "own_steps": 300, "cut_share": 0.4}
+    effort |= {"reinforced_steps": 10_000, "reinforced_rounds": 3, "rounds": 1}
+    settings = replace(settings_for(catcher(), **effort), slack=9.0)
+
+    def names() -> list[str]:
+        found = []
+        for name in search.stages():
+            if name.startswith("dense"):
+                break
+            found.append(name)
+        return found
+
+    search = searched(tmp_path, settings=settings)
+    begun = names()
+    assert begun[3:] == ["events own round 0", *(f"reinforced own {k}" for k in range(3))]
+    found = {c.name: c.policy.network for c in search.candidates}
+    first, second, third = (found[f"reinforced own {k}"] for k in range(3))
+    ladder = [c for c in search.candidates if c.name.startswith("events own")]
+    base = min(ladder, key=lambda c: c.macs).policy.network
+    # The first learns as it is, the others with less.
+    assert first.n_synapses == base.n_synapses
+    assert first.n_synapses > second.n_synapses > third.n_synapses
+    for p in first.populations[:-1]:
+        np.testing.assert_array_equal(p.parameter("threshold"), base[p.name].parameter("threshold"))
+    one = next(c for c in search.candidates if c.name == "reinforced own 0")
+    assert search.pairs(one) is not None
+    # It goes on from its checkpoints.
+    search = searched(tmp_path, settings=settings)
+    assert names() == begun
+    again = next(c for c in search.candidates if c.name == "reinforced own 2").policy.network
+    for a, b in zip(again.projections, third.projections, strict=True):
+        np.testing.assert_array_equal(a.weights.to_dense(), b.weights.to_dense())
 
 
 @pytest.mark.slow

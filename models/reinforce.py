@@ -1,0 +1,419 @@
+"""Let a student of pictures learn on from rewards, with the events in the loop.
+
+Imitation ends where a small network cannot tell what its teacher tells; which of its mistakes cost
+return, imitation does not know. So the student plays, and learns by proximal policy optimisation
+(Schulman et al. 2017, arXiv 1707.06347) with generalised advantages (arXiv 1506.02438).
+
+It plays and learns as the event-driven network that it is. A batch is of windows of consecutive
+steps, and each window begins with what every neuron held there; the forward pass and its gradient
+are those of `eventsim.models.distill`, and the cost of the events is part of the loss. Masks and
+thresholds stay as they are. A critic of its own, dense and small, is thrown away in the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eventsim.errors import SimulationError, UnsupportedError
+from eventsim.models.decoders import Argmax
+from eventsim.models.distill import Training, torch_module
+from eventsim.models.picture_distill import PictureModule
+from eventsim.models.picture_student import PictureStudent
+from eventsim.models.policy import Policy
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    Env: TypeAlias = gym.Env[Any, Any]
+
+Float32 = NDArray[np.float32]
+
+#: Channels of the critic's convolutions, and neurons of its hidden layer.
+_CRITIC_CHANNELS, _CRITIC_HIDDEN = (16, 32, 32), 128
+#: Part of the steps in which the critic learns alone.
+_WARM_UP = 0.08
+#: Largest norm of a gradient.
+_MAX_NORM = 0.5
+
+
+@dataclass(frozen=True)
+class Reinforcement:
+    """How a student learns from rewards.
+
+    Parameters
+    ----------
+    steps : int
+        Environment steps, in all environments together.
+    n_envs, horizon : int
+        Environments side by side, and steps of a window; together a batch.
+    epochs, parts : int
+        Times that a batch is gone through, and minibatches each time.
+    learning_rate : float
+        Of Adam, falling linearly to a tenth; the critic's is constant, and `critic_rate`.
+    gamma, trace : float
+        Discount, and decay of the generalised advantages.
+    clip : float
+        Of the ratio of probabilities.
+    entropy, cost : float
+        Weights of the entropy and of the logarithm of the multiplications a step.
+    sharpness : float
+        Outputs are multiplied by it before actions are drawn. Imitation leaves them soft, and in
+        the end the likeliest action is taken.
+    """
+
+    steps: int = 1_500_000
+    n_envs: int = 64
+    horizon: int = 64
+    epochs: int = 3
+    parts: int = 8
+    learning_rate: float = 2e-4
+    critic_rate: float = 1e-3
+    gamma: float = 0.99
+    trace: float = 0.95
+    clip: float = 0.1
+    entropy: float = 0.002
+    cost: float = 0.001
+    sharpness: float = 4.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the learning is.
+
+    Attributes
+    ----------
+    steps : int
+    mean_return : float
+        Of the episodes that ended in the last batch, actions drawn; NaN if none did.
+    macs : float
+        Multiplications a step in the last batch.
+    """
+
+    steps: int
+    mean_return: float
+    macs: float
+
+
+def can_reinforce(policy: Policy) -> bool:
+    """Whether actions of a policy are drawn from one distribution, as is needed here."""
+    return isinstance(policy.decoder, Argmax)
+
+
+def reinforce(
+    student: PictureStudent,
+    policy: Policy,
+    make: Callable[[], Env],
+    options: Reinforcement,
+    seed: int,
+    *,
+    first_seed: int = 0,
+    on_batch: Callable[[Progress], None] = lambda progress: None,
+) -> PictureStudent:
+    """Let a student learn from the rewards of an environment.
+
+    Parameters
+    ----------
+    student : PictureStudent
+        Untouched.
+    policy : Policy
+        Whose encoder and decoder stand between environment and student.
+    make : callable
+        Makes an environment as the policy sees it.
+    options : Reinforcement
+    seed : int
+        Of all that is drawn.
+    first_seed : int, optional
+        Of the first environment's first reset; the others' follow.
+    on_batch : callable, optional
+        Told after every batch.
+
+    Returns
+    -------
+    PictureStudent
+        With the masks and thresholds of the one given.
+
+    Raises
+    ------
+    UnsupportedError
+        If the policy's actions are no single discrete choice.
+    SimulationError
+        If the loss is no longer finite.
+    MissingDependencyError
+        If torch is not installed.
+    """
+    if not can_reinforce(policy):
+        raise UnsupportedError(
+            f"is {policy.decoder.kind}; only a single discrete action is learned from rewards",
+            where="policy",
+            field="decoder",
+        )
+    torch = torch_module()
+    torch.manual_seed(seed)
+    games = _Games(policy, make, options.n_envs, first_seed)
+    try:
+        return _Learning(student, options, games, seed).run(on_batch)
+    finally:
+        games.close()
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Steps of all environments: N windows of T, and what the neurons held before them."""
+
+    pictures: Any
+    held: list[Any]
+    actions: Any
+    log_probabilities: Any
+    rewards: Float32
+    ends: NDArray[np.bool_]
+    last_pictures: Any
+
+
+class _Games:
+    """Environments side by side; each begins anew when its episode is over."""
+
+    def __init__(self, policy: Policy, make: Callable[[], Env], n: int, first_seed: int) -> None:
+        self._encoder = policy.encoder
+        self._start = policy.decoder.start  # type: ignore[attr-defined]
+        self._shape = policy.network[policy.network.inputs[0]].shape
+        self._envs = [make() for _ in range(n)]
+        self._clocks, self._totals = np.zeros(n, np.int64), np.zeros(n)
+        first = [env.reset(seed=first_seed + k)[0] for k, env in enumerate(self._envs)]
+        self.pictures = np.stack([self._encode(k, one) for k, one in enumerate(first)])
+        #: Returns of the episodes that have ended since this was last emptied.
+        self.finished: list[float] = []
+
+    def step(self, actions: NDArray[np.int64]) -> tuple[Float32, NDArray[np.bool_]]:
+        """Rewards, and which episodes ended."""
+        rewards = np.zeros(len(self._envs), np.float32)
+        ends = np.zeros(len(self._envs), np.bool_)
+        for k, env in enumerate(self._envs):
+            picture, reward, over, cut, _ = env.step(int(actions[k]) + self._start)
+            rewards[k], ends[k] = reward, over or cut
+            self._totals[k] += float(reward)
+            self._clocks[k] += 1
+            if ends[k]:
+                self.finished.append(float(self._totals[k]))
+                self._totals[k], self._clocks[k] = 0.0, 0
+                picture, _ = env.reset()
+            self.pictures[k] = self._encode(k, picture)
+        return rewards, ends
+
+    def close(self) -> None:
+        for env in self._envs:
+            env.close()
+
+    def _encode(self, k: int, observation: Any) -> NDArray[Any]:
+        """Bytes in torch's order of axes."""
+        inputs = self._encoder.encode(observation, int(self._clocks[k]))
+        return np.moveaxis(inputs.reshape(self._shape), -1, 0).ravel()
+
+
+class _Learning:
+    """One student that learns: its parameters, its critic and what trains them."""
+
+    def __init__(
+        self, student: PictureStudent, options: Reinforcement, games: _Games, seed: int
+    ) -> None:
+        torch = self._torch = torch_module()
+        self._options, self._games = options, games
+        self._scale = student.scale
+        self._module = PictureModule(student, 1.0)
+        self._critic = _critic(student)
+        self._actor_steps = torch.optim.Adam(self._module.values, options.learning_rate, eps=1e-5)
+        self._critic_steps = torch.optim.Adam(self._critic.parameters(), options.critic_rate)
+        # Windows are counted as the simulator counts, and thresholds stay.
+        self._training = Training(cost=options.cost, learn_thresholds=False)
+        self._rng = np.random.default_rng(seed)
+        # As after a reset. A later episode begins with what the last one left, which is within the
+        # thresholds of what it would send.
+        self._held = [torch.zeros(options.n_envs, size) for size in student.sizes[:-1]]
+        self._unit = _Unit(options.gamma, options.n_envs)
+
+    def run(self, on_batch: Callable[[Progress], None]) -> PictureStudent:
+        """Learn for as many steps as were asked for."""
+        o = self._options
+        size = o.n_envs * o.horizon
+        count = max(math.ceil(o.steps / size), 2)
+        alone = max(round(_WARM_UP * count), 1)
+        for k in range(count):
+            batch = self._play()
+            if k < alone:
+                self._unit.see(batch.rewards, batch.ends)
+            fall = 1.0 - 0.9 * max(k - alone, 0) / max(count - alone, 1)
+            for group in self._actor_steps.param_groups:
+                group["lr"] = o.learning_rate * fall
+            macs = self._learn(batch, k >= alone)
+            ended, self._games.finished = self._games.finished, []
+            mean = float(np.mean(ended)) if ended else math.nan
+            on_batch(Progress((k + 1) * size, mean, macs))
+        return self._module.student()
+
+    def _play(self) -> _Batch:
+        """Play a window in each environment, actions drawn."""
+        torch, o, games = self._torch, self._options, self._games
+        before = self._held
+        pictures, actions, chances, rewards, ends = [], [], [], [], []
+        with torch.no_grad():
+            for _ in range(o.horizon):
+                x = torch.from_numpy(games.pictures.copy())
+                outputs, _ = self._module.forward(
+                    self._scaled(x[:, None]), self._training, self._held
+                )
+                self._held = self._module.held
+                self._check(float(outputs.sum()))
+                log_p = torch.log_softmax(o.sharpness * outputs[:, 0], dim=-1)
+                drawn = torch.multinomial(log_p.exp(), 1)
+                pictures.append(x)
+                actions.append(drawn[:, 0])
+                chances.append(log_p.gather(1, drawn)[:, 0])
+                reward, end = games.step(drawn[:, 0].numpy())
+                rewards.append(reward)
+                ends.append(end)
+        return _Batch(
+            torch.stack(pictures, dim=1),
+            before,
+            torch.stack(actions, dim=1),
+            torch.stack(chances, dim=1),
+            np.stack(rewards, axis=1),
+            np.stack(ends, axis=1),
+            torch.from_numpy(games.pictures.copy()),
+        )
+
+    def _learn(self, batch: _Batch, actor: bool) -> float:
+        """Learn from a batch, or let the critic alone do so; the multiplications a step."""
+        torch, o = self._torch, self._options
+        with torch.no_grad():
+            values = self._values(batch.pictures).numpy()
+            last = self._values(batch.last_pictures[:, None])[:, 0].numpy()
+        gains = advantages(
+            batch.rewards * self._unit.value, values, last, batch.ends, o.gamma, o.trace
+        )
+        targets = torch.from_numpy(gains + values)
+        flat = (gains - gains.mean()) / (gains.std() + 1e-8)
+        better = torch.from_numpy(flat.astype(np.float32))
+        costs = []
+        for _ in range(o.epochs):
+            for part in self._parts():
+                wrong = torch.square(self._values(batch.pictures[part]) - targets[part]).mean()
+                self._step(self._critic_steps, list(self._critic.parameters()), wrong)
+                if not actor:
+                    continue
+                held = [s[part] for s in batch.held]
+                x = self._scaled(batch.pictures[part])
+                outputs, cost = self._module.forward(x, self._training, held)
+                log_p = torch.log_softmax(o.sharpness * outputs, dim=-1)
+                chosen = log_p.gather(2, batch.actions[part][..., None])[..., 0]
+                ratio = (chosen - batch.log_probabilities[part]).exp()
+                gain = better[part]
+                clipped = ratio.clamp(1.0 - o.clip, 1.0 + o.clip)
+                loss = -torch.minimum(gain * ratio, gain * clipped).mean()
+                entropy = -(log_p.exp() * log_p).sum(dim=-1).mean()
+                loss = loss - o.entropy * entropy + o.cost * torch.log(cost + 0.5)
+                self._step(self._actor_steps, self._module.values, loss)
+                costs.append(float(cost.detach()))
+        return float(np.mean(costs)) if costs else math.nan
+
+    def _parts(self) -> Iterator[Any]:
+        """Windows of each minibatch."""
+        order = self._rng.permutation(self._options.n_envs)
+        for part in np.array_split(order, min(self._options.parts, len(order))):
+            yield self._torch.from_numpy(part)
+
+    def _step(self, optimiser: Any, parameters: list[Any], loss: Any) -> None:
+        self._check(float(loss.detach()))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._torch.nn.utils.clip_grad_norm_(parameters, _MAX_NORM)
+        optimiser.step()
+
+    def _check(self, value: float) -> None:
+        if not math.isfinite(value):
+            raise SimulationError(
+                f"learning from rewards diverged, to {value}; lower the learning rate, or look for "
+                "rewards that are not finite"
+            )
+
+    def _scaled(self, pictures: Any) -> Any:
+        return pictures.to(self._torch.float32) * self._scale
+
+    def _values(self, pictures: Any) -> Any:
+        """Values of pictures (n, steps, values), shape (n, steps)."""
+        n, steps = pictures.shape[:2]
+        x = self._scaled(pictures).reshape(n * steps, -1)
+        return self._critic(x).reshape(n, steps)
+
+
+class _Unit:
+    """What rewards are multiplied by: one over the spread of discounted sums of them."""
+
+    def __init__(self, gamma: float, n: int) -> None:
+        self._gamma, self._sums = gamma, np.zeros(n)
+        self._seen: list[NDArray[np.float64]] = []
+        self.value = 1.0
+
+    def see(self, rewards: Float32, ends: NDArray[np.bool_]) -> None:
+        """Look at steps (N, T)."""
+        for reward, end in zip(rewards.T, ends.T, strict=True):
+            self._sums = self._gamma * self._sums + reward
+            self._seen.append(self._sums.copy())
+            self._sums[end] = 0.0
+        spread = float(np.std(self._seen))
+        self.value = 1.0 / spread if spread > 1e-8 else 1.0
+
+
+def advantages(
+    rewards: Float32,
+    values: Float32,
+    last_values: Float32,
+    ends: NDArray[np.bool_],
+    gamma: float,
+    trace: float,
+) -> Float32:
+    """Generalised advantage estimates.
+
+    Parameters
+    ----------
+    rewards, values : float32 array of shape (N, T)
+    last_values : float32 array of shape (N,)
+        Of what follows the last step.
+    ends : bool array of shape (N, T)
+        Whether the episode ended with the step.
+    gamma, trace : float
+
+    Returns
+    -------
+    float32 array of shape (N, T)
+    """
+    result = np.zeros_like(values)
+    following, running = last_values, np.zeros_like(last_values)
+    for t in reversed(range(values.shape[1])):
+        goes_on = 1.0 - ends[:, t].astype(np.float32)
+        error = rewards[:, t] + gamma * goes_on * following - values[:, t]
+        running = error + gamma * trace * goes_on * running
+        result[:, t], following = running, values[:, t]
+    return result
+
+
+def _critic(student: PictureStudent) -> Any:
+    """A dense network that tells values from pictures, its convolutions as the student's."""
+    nn = torch_module().nn
+    maps = student.maps
+    layers: list[Any] = [nn.Unflatten(1, student.shape)]
+    channels = student.shape[0]
+    for k, kernel in enumerate(student.kernels):
+        n = _CRITIC_CHANNELS[min(k, len(_CRITIC_CHANNELS) - 1)]
+        layers += [nn.Conv2d(channels, n, kernel.size, kernel.stride, kernel.padding), nn.ReLU()]
+        channels = n
+    _, height, width = maps[-1]
+    hidden = nn.Linear(channels * height * width, _CRITIC_HIDDEN)
+    return nn.Sequential(*layers, nn.Flatten(), hidden, nn.ReLU(), nn.Linear(_CRITIC_HIDDEN, 1))
+
+
+__all__ = ["Progress", "Reinforcement", "advantages", "can_reinforce", "reinforce"]

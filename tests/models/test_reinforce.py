@@ -1,0 +1,230 @@
+"""Learning from rewards: advantages, and that it plays and learns as the simulator runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from eventsim.errors import SimulationError, UnsupportedError
+from eventsim.models.decoders import Argmax, MultiDiscreteArgmax
+from eventsim.models.encoders import BoxSpec, Encoder
+from eventsim.models.families import PictureFamily, VectorFamily
+from eventsim.models.picture_student import PictureStudent
+from eventsim.models.pixels import Pixels
+from eventsim.models.policy import Policy
+from eventsim.models.reinforce import (
+    Progress,
+    Reinforcement,
+    _Games,
+    _Learning,
+    _Unit,
+    advantages,
+    reinforce,
+)
+from eventsim.models.student import Demonstrations
+from eventsim.simulator import Simulator
+from eventsim.stack import Stack
+from tests.tiny import cartpole_policy
+
+SIDE, STACK = 6, 2
+OPTIONS = Reinforcement(steps=64, n_envs=4, horizon=8, epochs=1, parts=2)
+
+
+class Reach(gym.Env[Any, Any]):
+    """The player is to stand below the light, which jumps now and then; one point a step there."""
+
+    observation_space = gym.spaces.Box(0, 255, (STACK, SIDE, SIDE), np.uint8)
+    action_space = gym.spaces.Discrete(3)
+    metadata = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(self, length: int = 20) -> None:
+        self._length = length
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._t = 0
+        self._x, self._light = (int(n) for n in self.np_random.integers(SIDE, size=2))
+        self._last = np.zeros((SIDE, SIDE), np.uint8)
+        return self._observation(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._x = int(np.clip(self._x + int(action) - 1, 0, SIDE - 1))
+        if self._t % 7 == 6:
+            self._light = int(self.np_random.integers(SIDE))
+        self._t += 1
+        reward = float(self._x == self._light)
+        return self._observation(), reward, self._t >= self._length, False, {}
+
+    def _observation(self) -> Any:
+        now = np.zeros((SIDE, SIDE), np.uint8)
+        now[0, self._light] = 200
+        now[-1, self._x] = 120
+        both = np.stack([self._last, now])
+        self._last = now
+        return both
+
+
+def policy(seed: int = 0) -> Policy:
+    """A small convolutional network with random weights."""
+    rng = np.random.default_rng(seed)
+    stack = Stack((STACK, SIDE, SIDE), scale=1.0 / 255.0)
+    stack.convolution(rng.normal(size=(4, STACK, 3, 3)) * 0.5, rng.normal(size=4) * 0.1)
+    stack.activation("relu").flatten()
+    stack.linear(rng.normal(size=(12, 64)) * 0.2, np.zeros(12)).activation("relu")
+    stack.linear(rng.normal(size=(3, 12)) * 0.3, np.zeros(3))
+    space = BoxSpec((STACK, SIDE, SIDE), "uint8")
+    encoder = Encoder(space, pixels=Pixels(channels_first=True))
+    return Policy(encoder, stack.network(name="reach"), Argmax(3), {"env_id": "Reach-v0"})
+
+
+def student(teacher: Policy, theta: float = 0.05) -> PictureStudent:
+    made = PictureFamily(teacher).own(teacher, Demonstrations())
+    assert made is not None
+    made.thresholds = [
+        np.full(len(t), theta if k else 10.0 / 255.0) for k, t in enumerate(made.thresholds)
+    ]
+    made.masks[1] &= np.random.default_rng(1).random(made.masks[1].shape) < 0.6
+    made.weights[1] = np.where(made.masks[1], made.weights[1], 0.0)
+    return made
+
+
+def test_advantages_are_the_sums_that_define_them() -> None:
+    rng = np.random.default_rng(0)
+    n, steps, gamma, trace = 3, 9, 0.9, 0.8
+    rewards, values = (rng.normal(size=(n, steps)).astype(np.float32) for _ in range(2))
+    last = rng.normal(size=n).astype(np.float32)
+    ends = rng.random((n, steps)) < 0.25
+    found = advantages(rewards, values, last, ends, gamma, trace)
+    following = np.concatenate([values[:, 1:], last[:, None]], axis=1)
+    for k in range(n):
+        for t in range(steps):
+            total, weight = 0.0, 1.0
+            for u in range(t, steps):
+                alive = 0.0 if ends[k, u] else 1.0
+                error = rewards[k, u] + gamma * alive * following[k, u] - values[k, u]
+                total += weight * error
+                if ends[k, u]:
+                    break
+                weight *= gamma * trace
+            assert found[k, t] == pytest.approx(total, abs=1e-5)
+
+
+def test_rewards_are_measured_in_the_spread_of_their_discounted_sums() -> None:
+    rng = np.random.default_rng(3)
+    rewards = rng.normal(size=(2, 400)).astype(np.float32)
+    ends = np.zeros((2, 400), np.bool_)
+    one, hundred = _Unit(0.9, 2), _Unit(0.9, 2)
+    one.see(rewards, ends)
+    hundred.see(100.0 * rewards, ends)
+    assert one.value == pytest.approx(100.0 * hundred.value, rel=1e-5)
+    # The spread of an autoregressive sum.
+    assert one.value == pytest.approx((1.0 - 0.9**2) ** 0.5, rel=0.15)
+    none = _Unit(0.9, 2)
+    none.see(np.zeros((2, 10), np.float32), np.zeros((2, 10), np.bool_))
+    assert none.value == 1.0
+
+
+def test_it_plays_what_the_simulator_would_and_learns_on_the_same_outputs() -> None:
+    torch = pytest.importorskip("torch")
+    teacher = policy()
+    made = student(teacher)
+    games = _Games(teacher, lambda: Reach(1000), OPTIONS.n_envs, 5)
+    learning = _Learning(made, OPTIONS, games, 0)
+    batches = [learning._play() for _ in range(3)]
+    network = made.to_policy(teacher).network
+    for k in range(OPTIONS.n_envs):
+        simulator = Simulator(network)
+        for batch in batches:
+            pictures = batch.pictures[k].numpy().reshape(-1, STACK, SIDE, SIDE)
+            inputs = np.moveaxis(pictures, 1, -1).reshape(len(pictures), -1)
+            outputs = torch.from_numpy(simulator.run(np.ascontiguousarray(inputs)))
+            log_p = torch.log_softmax(OPTIONS.sharpness * outputs, dim=-1)
+            chosen = log_p.gather(1, batch.actions[k][:, None])[:, 0]
+            np.testing.assert_allclose(
+                batch.log_probabilities[k].numpy(), chosen.numpy(), atol=2e-4
+            )
+    # A training step on the whole window begins with the same probabilities.
+    batch = batches[-1]
+    outputs, _ = learning._module.forward(
+        learning._scaled(batch.pictures), learning._training, batch.held
+    )
+    log_p = torch.log_softmax(OPTIONS.sharpness * outputs, dim=-1)
+    chosen = log_p.gather(2, batch.actions[..., None])[..., 0].detach()
+    np.testing.assert_allclose(batch.log_probabilities.numpy(), chosen.numpy(), atol=1e-4)
+
+
+def test_masks_and_thresholds_stay_and_the_student_given_too() -> None:
+    pytest.importorskip("torch")
+    teacher = policy()
+    made = student(teacher)
+    before = made.copy()
+    told: list[Progress] = []
+    options = replace(OPTIONS, steps=4 * 32)
+    found = reinforce(made, teacher, Reach, options, 0, on_batch=told.append)
+    assert [p.steps for p in told] == [32, 64, 96, 128]
+    assert np.isnan(told[0].macs)  # the critic alone
+    assert told[-1].macs > 0.0
+    for a, b, c in zip(made.weights, before.weights, found.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not np.array_equal(a, c)
+    for mask, weight in zip(before.masks, found.weights, strict=True):
+        assert not weight[~mask].any()
+    for a, b in zip(before.thresholds, found.thresholds, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    again = reinforce(made, teacher, Reach, options, 0)
+    np.testing.assert_array_equal(again.weights[0], found.weights[0])
+
+
+@pytest.mark.slow
+def test_it_learns_to_do_better_by_events() -> None:
+    pytest.importorskip("torch")
+    teacher = policy()
+    made = student(teacher)
+
+    def returned(one: PictureStudent) -> float:
+        session = one.to_policy(teacher).session()
+        totals = []
+        for seed in range(40):
+            env = Reach()
+            observation, _ = env.reset(seed=seed)
+            session.reset()
+            total, over = 0.0, False
+            while not over:
+                observation, reward, over, _, _ = env.step(session.act(observation))
+                total += reward
+            totals.append(total)
+        return float(np.mean(totals))
+
+    options = Reinforcement(
+        steps=24_000, n_envs=16, horizon=16, parts=4, learning_rate=3e-3, gamma=0.9, sharpness=1.0
+    )
+    after = returned(reinforce(made, teacher, Reach, options, 0, first_seed=1000))
+    before = returned(made)
+    assert after > before + 3.0
+
+
+def test_what_cannot_be_drawn_from_is_refused() -> None:
+    teacher = policy()
+    several = replace(teacher, decoder=MultiDiscreteArgmax((3,)))
+    assert not PictureFamily(teacher).reinforces(several)
+    with pytest.raises(UnsupportedError, match=r"policy.*'decoder'.*single discrete action"):
+        reinforce(student(teacher), several, Reach, OPTIONS, 0)
+
+
+def test_students_of_vectors_are_left_to_fine_tuning() -> None:
+    teacher = cartpole_policy(0.02)
+    family = VectorFamily(teacher)
+    assert not family.reinforces(teacher)
+
+
+def test_a_loss_that_is_no_number_is_said() -> None:
+    pytest.importorskip("torch")
+    teacher = policy()
+    made = student(teacher)
+    made.weights[0][:] = np.nan
+    with pytest.raises(SimulationError, match=r"diverged.*learning rate"):
+        reinforce(made, teacher, Reach, OPTIONS, 0)
