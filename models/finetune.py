@@ -10,6 +10,9 @@ it holds back. The environment's wrapper runs the network by events and appends 
 hidden neurons to the observation, and gives the inputs as they were last sent. Then a stored
 observation is all that a training step needs to compute what was sent, and the gradient passes
 straight through the hold, in on-policy and off-policy algorithms alike.
+
+A network with convolutions holds back too much for that: it is trained on windows of steps, see
+`eventsim.models.reinforce`.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from numpy.typing import NDArray
 
 from eventsim.errors import InputError, MissingDependencyError, SimulationError, UnsupportedError
 from eventsim.models.decoders import Argmax, ClipBox, SquashBox
+from eventsim.models.finetune_pictures import check_asked, sees_pictures, train_pictures
 from eventsim.models.importers.sb3_critic import Critic, read_critic
 from eventsim.models.policy import Policy
 from eventsim.models.pruning import connection_sparsity, prune
@@ -82,7 +86,7 @@ class Settings:
     noise : float
         Standard deviation of exploration, in units of the action's half range.
     n_envs : int
-        Copies of the environment, for PPO.
+        Copies of the environment, for PPO; where there are convolutions, as many as steps allow.
     critic : path, optional
         Zip or folder of a Stable-Baselines3 agent that saw the same observations and rewards, the
         teacher mostly, whose critic SAC or TD3 starts from; default a new one.
@@ -167,7 +171,8 @@ def finetune(
         Default: the policy's own.
     settings : Settings, optional
     algorithm : str, optional
-        PPO, SAC, TD3 or DQN, or one that these continue; default what the metadata say.
+        PPO, SAC, TD3 or DQN, or one that these continue; default what the metadata say. A network
+        with convolutions learns by PPO, whatever trained it.
     seed : int, optional
     on_look : callable, optional
         Told of every look, with the policy as it is then.
@@ -183,9 +188,10 @@ def finetune(
     InputError
         If no environment or algorithm is known, or they do not fit the policy.
     UnsupportedError
-        If the network is no chain of layers, or the algorithm cannot train it.
+        If the network is no chain of layers, nor a plain stack with convolutions, or the algorithm
+        cannot train it.
     MissingDependencyError
-        If Stable-Baselines3 is not installed.
+        If Stable-Baselines3 is not installed, or PyTorch for a network with convolutions.
     SimulationError
         If the training diverged.
     """
@@ -195,47 +201,67 @@ def finetune(
         raise InputError(
             "the policy does not say in which environment it acts; name one by env (--env)"
         )
-    kind = _algorithm(policy, algorithm)
-    layers(policy.network)
-    arguments = (policy.metadata.get("env_kwargs") or {}) if env_id == policy.env_id else {}
-    env = make_env(env_id, **arguments)
-    try:
-        check_spaces(policy, env)
-    finally:
-        env.close()
-    start = connection_sparsity(policy.network)
-    positions = sum(q.weights.n_positions for q in policy.network.projections)
-    # A whole number of weights, as `prune` cuts them.
-    asked = round((settings.sparsity or 0.0) * positions) / positions
-    final = max(asked, start)
-    critic = _critic(settings.critic, kind, policy)
-    # A sparsity that the caps do not allow is refused before the training, not after it.
-    masks_of(policy.network, final, final)
-    try:
-        import stable_baselines3  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "fine-tuning needs Stable-Baselines3; run: pip install 'eventsim[train]'"
-        ) from error
-    from eventsim.models.finetune_sb3 import train
-
+    final = connection_sparsity(policy.network)
     best: tuple[float, Policy] | None = None
     looks: list[Look] = []
 
-    def look(steps: int, network: Network) -> None:
+    def seen(steps: int, now: Policy, mean: float) -> None:
         nonlocal best
-        now = policy.with_network(network)
-        mean = _mean_return(now, env_id, arguments, settings.look_episodes)
-        there = connection_sparsity(network) >= final - 1e-9
-        kept = there and (best is None or mean >= best[0])
+        sparsity = connection_sparsity(now.network)
+        kept = sparsity >= final - 1e-9 and (best is None or mean >= best[0])
         if kept:
             best = mean, now
-        looks.append(Look(steps, connection_sparsity(network), mean, kept))
+        looks.append(Look(steps, sparsity, mean, kept))
         on_look(looks[-1], now)
 
-    look(0, policy.network)
-    train(kind, policy, lambda: make_env(env_id, **arguments), settings, final, seed, look, critic)
+    critic: Critic | None = None
+    if sees_pictures(policy.network):
+        kind = "PPO"
+        asked = None if algorithm is None else ALGORITHMS.get(algorithm.upper(), algorithm)
+        check_asked(asked, settings.sparsity, final, settings.critic)
+        train_pictures(
+            policy,
+            env_id,
+            steps=settings.steps,
+            learning_rate=settings.learning_rate,
+            looks=settings.looks,
+            look_episodes=settings.look_episodes,
+            first_look=LOOK_SEED,
+            seed=seed,
+            look=seen,
+        )
+    else:
+        arguments = (policy.metadata.get("env_kwargs") or {}) if env_id == policy.env_id else {}
+        kind = _algorithm(policy, algorithm)
+        layers(policy.network)
+        env = make_env(env_id, **arguments)
+        try:
+            check_spaces(policy, env)
+        finally:
+            env.close()
+        positions = sum(q.weights.n_positions for q in policy.network.projections)
+        # A whole number of weights, as `prune` cuts them.
+        final = max(round((settings.sparsity or 0.0) * positions) / positions, final)
+        critic = _critic(settings.critic, kind, policy)
+        # A sparsity that the caps do not allow is refused before the training, not after it.
+        masks_of(policy.network, final, final)
+        try:
+            import stable_baselines3  # noqa: F401
+            import torch  # noqa: F401
+        except ImportError as error:
+            raise MissingDependencyError(
+                "fine-tuning needs Stable-Baselines3; run: pip install 'eventsim[train]'"
+            ) from error
+        from eventsim.models.finetune_sb3 import train
+
+        def look(steps: int, network: Network) -> None:
+            now = policy.with_network(network)
+            seen(steps, now, _mean_return(now, env_id, arguments, settings.look_episodes))
+
+        look(0, policy.network)
+        train(
+            kind, policy, lambda: make_env(env_id, **arguments), settings, final, seed, look, critic
+        )
     if best is None:
         raise SimulationError(
             f"the training ended below the sparsity of {final:.3g}; give more steps, or a smaller "

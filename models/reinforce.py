@@ -40,6 +40,8 @@ _CRITIC_CHANNELS, _CRITIC_HIDDEN = (16, 32, 32), 128
 _WARM_UP = 0.08
 #: Largest norm of a gradient.
 _MAX_NORM = 0.5
+#: Powers of two between which the factor on the outputs is sought.
+_SHARPEST = 12.0
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,9 @@ class Reinforcement:
         Of the ratio of probabilities.
     entropy, cost : float
         Weights of the entropy and of the logarithm of the multiplications a step.
-    sharpness : float
-        Outputs are multiplied by it before actions are drawn. Imitation leaves them soft, and in
-        the end the likeliest action is taken.
+    certainty : float
+        Mean probability of the likeliest action in the beginning, by a factor on the outputs: those
+        of a student are soft, Q-values no logits at all, and in the end the likeliest is taken.
     """
 
     steps: int = 1_500_000
@@ -79,7 +81,7 @@ class Reinforcement:
     clip: float = 0.1
     entropy: float = 0.002
     cost: float = 0.001
-    sharpness: float = 4.0
+    certainty: float = 0.85
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,15 @@ class Progress:
     mean_return : float
         Of the episodes that ended in the last batch, actions drawn; NaN if none did.
     macs : float
-        Multiplications a step in the last batch.
+        Multiplications a step in the last batch; NaN while the critic learns alone.
+    student : callable
+        Makes the student as it is now.
     """
 
     steps: int
     mean_return: float
     macs: float
+    student: Callable[[], PictureStudent]
 
 
 def can_reinforce(policy: Policy) -> bool:
@@ -223,7 +228,7 @@ class _Learning:
     ) -> None:
         torch = self._torch = torch_module()
         self._options, self._games = options, games
-        self._scale = student.scale
+        self._scale, self._thresholds = student.scale, student.thresholds
         self._module = PictureModule(student, 1.0)
         self._critic = _critic(student)
         self._actor_steps = torch.optim.Adam(self._module.values, options.learning_rate, eps=1e-5)
@@ -235,6 +240,7 @@ class _Learning:
         # thresholds of what it would send.
         self._held = [torch.zeros(options.n_envs, size) for size in student.sizes[:-1]]
         self._unit = _Unit(options.gamma, options.n_envs)
+        self._sharpness = self._look()
 
     def run(self, on_batch: Callable[[Progress], None]) -> PictureStudent:
         """Learn for as many steps as were asked for."""
@@ -252,8 +258,40 @@ class _Learning:
             macs = self._learn(batch, k >= alone)
             ended, self._games.finished = self._games.finished, []
             mean = float(np.mean(ended)) if ended else math.nan
-            on_batch(Progress((k + 1) * size, mean, macs))
-        return self._module.student()
+            on_batch(Progress((k + 1) * size, mean, macs, self._student))
+        return self._student()
+
+    def _student(self) -> PictureStudent:
+        made = self._module.student()
+        made.thresholds = [theta.copy() for theta in self._thresholds]  # unrounded
+        return made
+
+    def _forward(self) -> tuple[Any, Any]:
+        """Pictures of now, and the outputs for them, by events."""
+        x = self._torch.from_numpy(self._games.pictures.copy())
+        outputs, _ = self._module.forward(self._scaled(x[:, None]), self._training, self._held)
+        self._held = self._module.held
+        self._check(float(outputs.sum()))
+        return x, outputs[:, 0]
+
+    def _look(self) -> float:
+        """Play a window by the likeliest actions; the factor that makes outputs certain enough."""
+        torch, seen = self._torch, []
+        with torch.no_grad():
+            for _ in range(self._options.horizon):
+                outputs = self._forward()[1]
+                seen.append(outputs)
+                self._games.step(outputs.argmax(dim=1).numpy())
+            outputs = torch.cat(seen)
+            low, high = -_SHARPEST, _SHARPEST
+            for _ in range(20):
+                middle = 0.5 * (low + high)
+                likeliest = torch.softmax(2.0**middle * outputs, dim=1).max(dim=1).values.mean()
+                if float(likeliest) < self._options.certainty:
+                    low = middle
+                else:
+                    high = middle
+        return float(2.0**high)
 
     def _play(self) -> _Batch:
         """Play a window in each environment, actions drawn."""
@@ -262,13 +300,8 @@ class _Learning:
         pictures, actions, chances, rewards, ends = [], [], [], [], []
         with torch.no_grad():
             for _ in range(o.horizon):
-                x = torch.from_numpy(games.pictures.copy())
-                outputs, _ = self._module.forward(
-                    self._scaled(x[:, None]), self._training, self._held
-                )
-                self._held = self._module.held
-                self._check(float(outputs.sum()))
-                log_p = torch.log_softmax(o.sharpness * outputs[:, 0], dim=-1)
+                x, outputs = self._forward()
+                log_p = torch.log_softmax(self._sharpness * outputs, dim=-1)
                 drawn = torch.multinomial(log_p.exp(), 1)
                 pictures.append(x)
                 actions.append(drawn[:, 0])
@@ -308,7 +341,7 @@ class _Learning:
                 held = [s[part] for s in batch.held]
                 x = self._scaled(batch.pictures[part])
                 outputs, cost = self._module.forward(x, self._training, held)
-                log_p = torch.log_softmax(o.sharpness * outputs, dim=-1)
+                log_p = torch.log_softmax(self._sharpness * outputs, dim=-1)
                 chosen = log_p.gather(2, batch.actions[part][..., None])[..., 0]
                 ratio = (chosen - batch.log_probabilities[part]).exp()
                 gain = better[part]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +10,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from eventsim.errors import SimulationError, UnsupportedError
+from eventsim.errors import InputError, SimulationError, UnsupportedError
 from eventsim.models.decoders import Argmax, MultiDiscreteArgmax
 from eventsim.models.encoders import BoxSpec, Encoder
 from eventsim.models.families import PictureFamily, VectorFamily
+from eventsim.models.finetune import Settings as FineTuning
+from eventsim.models.finetune import finetune
+from eventsim.models.finetune_pictures import student_with_thresholds
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.pixels import Pixels
 from eventsim.models.policy import Policy
@@ -134,6 +138,8 @@ def test_it_plays_what_the_simulator_would_and_learns_on_the_same_outputs() -> N
     made = student(teacher)
     games = _Games(teacher, lambda: Reach(1000), OPTIONS.n_envs, 5)
     learning = _Learning(made, OPTIONS, games, 0)
+    # It has looked at a window by then, to see how certain it is; a simulator starts afresh.
+    learning._held = [0.0 * held for held in learning._held]
     batches = [learning._play() for _ in range(3)]
     network = made.to_policy(teacher).network
     for k in range(OPTIONS.n_envs):
@@ -142,7 +148,7 @@ def test_it_plays_what_the_simulator_would_and_learns_on_the_same_outputs() -> N
             pictures = batch.pictures[k].numpy().reshape(-1, STACK, SIDE, SIDE)
             inputs = np.moveaxis(pictures, 1, -1).reshape(len(pictures), -1)
             outputs = torch.from_numpy(simulator.run(np.ascontiguousarray(inputs)))
-            log_p = torch.log_softmax(OPTIONS.sharpness * outputs, dim=-1)
+            log_p = torch.log_softmax(learning._sharpness * outputs, dim=-1)
             chosen = log_p.gather(1, batch.actions[k][:, None])[:, 0]
             np.testing.assert_allclose(
                 batch.log_probabilities[k].numpy(), chosen.numpy(), atol=2e-4
@@ -152,9 +158,28 @@ def test_it_plays_what_the_simulator_would_and_learns_on_the_same_outputs() -> N
     outputs, _ = learning._module.forward(
         learning._scaled(batch.pictures), learning._training, batch.held
     )
-    log_p = torch.log_softmax(OPTIONS.sharpness * outputs, dim=-1)
+    log_p = torch.log_softmax(learning._sharpness * outputs, dim=-1)
     chosen = log_p.gather(2, batch.actions[..., None])[..., 0].detach()
     np.testing.assert_allclose(batch.log_probabilities.numpy(), chosen.numpy(), atol=1e-4)
+
+
+def test_the_likeliest_action_is_as_likely_as_is_asked_for() -> None:
+    torch = pytest.importorskip("torch")
+    teacher = policy()
+    for factor in (0.01, 1.0, 50.0):  # whatever the outputs' scale is
+        made = student(teacher)
+        made.weights[-1] *= factor
+        games = _Games(teacher, lambda: Reach(1000), 16, 5)
+        learning = _Learning(made, replace(OPTIONS, n_envs=16, certainty=0.7), games, 0)
+        network = made.to_policy(teacher).network
+        batch = learning._play()
+        likeliest = []
+        for k in range(16):
+            pictures = batch.pictures[k].numpy().reshape(-1, STACK, SIDE, SIDE)
+            inputs = np.moveaxis(pictures, 1, -1).reshape(len(pictures), -1)
+            outputs = torch.from_numpy(Simulator(network).run(np.ascontiguousarray(inputs)))
+            likeliest.append(torch.softmax(learning._sharpness * outputs, 1).max(1).values)
+        assert float(torch.cat(likeliest).mean()) == pytest.approx(0.7, abs=0.1)
 
 
 def test_masks_and_thresholds_stay_and_the_student_given_too() -> None:
@@ -174,7 +199,7 @@ def test_masks_and_thresholds_stay_and_the_student_given_too() -> None:
     for mask, weight in zip(before.masks, found.weights, strict=True):
         assert not weight[~mask].any()
     for a, b in zip(before.thresholds, found.thresholds, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)
+        np.testing.assert_array_equal(a, b)
     again = reinforce(made, teacher, Reach, options, 0)
     np.testing.assert_array_equal(again.weights[0], found.weights[0])
 
@@ -200,11 +225,76 @@ def test_it_learns_to_do_better_by_events() -> None:
         return float(np.mean(totals))
 
     options = Reinforcement(
-        steps=24_000, n_envs=16, horizon=16, parts=4, learning_rate=3e-3, gamma=0.9, sharpness=1.0
+        steps=24_000, n_envs=16, horizon=16, parts=4, learning_rate=3e-3, gamma=0.9, certainty=0.5
     )
     after = returned(reinforce(made, teacher, Reach, options, 0, first_seed=1000))
     before = returned(made)
     assert after > before + 3.0
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    gym.register("Reach-v0", entry_point=Reach)
+    yield
+    del gym.registry["Reach-v0"]
+
+
+def by_events(theta: float = 0.05) -> Policy:
+    """The student as a policy, its thresholds those of channels, bytes in whole numbers."""
+    teacher = policy().with_metadata(env_id="Reach-v0", algorithm="DQN")
+    return student(teacher, theta).to_policy(teacher)
+
+
+def test_a_policy_is_the_same_as_a_student_that_learns() -> None:
+    given = by_events()
+    again = student_with_thresholds(given).to_policy(given)
+    for p, q in zip(given.network.populations, again.network.populations, strict=True):
+        if p.name != "output":
+            np.testing.assert_array_equal(p.parameter("threshold"), q.parameter("threshold"))
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (20, given.network.n_inputs)).astype(np.uint8)
+    outputs = [Simulator(one.network).run(x) for one in (given, again)]
+    np.testing.assert_allclose(*outputs, atol=1e-5)
+
+
+@pytest.mark.usefixtures("registered")
+def test_finetune_takes_a_policy_of_convolutions() -> None:
+    pytest.importorskip("torch")
+    given = by_events()
+    told = []
+    settings = FineTuning(steps=1500, looks=3, look_episodes=5, learning_rate=3e-3)
+    tuned = finetune(given, settings=settings, on_look=lambda look, _: told.append(look))
+    assert told[0].steps == 0
+    assert len(told) == 4
+    best = max(look.mean for look in told)
+    assert told[[look.kept for look in told].index(True)].kept
+    assert tuned.metadata["finetune"]["algorithm"] == "PPO"
+    assert max(mean for _, _, mean in tuned.metadata["finetune"]["looks"]) == best
+    assert tuned.network.n_synapses <= given.network.n_synapses
+    assert tuned.dense_macs == given.dense_macs
+    for p, q in zip(given.network.populations[:-1], tuned.network.populations[:-1], strict=True):
+        np.testing.assert_array_equal(p.parameter("threshold"), q.parameter("threshold"))
+
+
+@pytest.mark.usefixtures("registered")
+def test_what_finetune_does_not_do_with_convolutions_is_said() -> None:
+    given = by_events()
+    with pytest.raises(InputError, match=r"'algorithm'.*has convolutions.*trained by PPO"):
+        finetune(given, algorithm="SAC")
+    with pytest.raises(InputError, match=r"'sparsity'.*has convolutions.*eventsim optimize"):
+        finetune(given, settings=FineTuning(sparsity=0.95))
+    with pytest.raises(InputError, match=r"'critic'.*has convolutions"):
+        finetune(given, settings=FineTuning(critic="agent.zip"))
+    mixed = given.network.populations[1].parameter("threshold").copy()
+    mixed[0] += 0.1
+    odd = given.with_network(
+        given.network.with_thresholds({given.network.populations[1].name: mixed})
+    )
+    with pytest.raises(UnsupportedError, match=r"population.*differ within a channel"):
+        finetune(odd)
+    several = replace(given, decoder=MultiDiscreteArgmax((3,)))
+    with pytest.raises(UnsupportedError, match=r"'decoder'.*single discrete action"):
+        student_with_thresholds(several)
 
 
 def test_what_cannot_be_drawn_from_is_refused() -> None:

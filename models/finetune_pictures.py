@@ -1,0 +1,176 @@
+"""Fine-tune a policy of convolutions from rewards, see `eventsim.models.reinforce`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from eventsim.convolution import Local
+from eventsim.errors import InputError, UnsupportedError
+from eventsim.models.families import PictureFamily
+from eventsim.models.picture_student import PictureStudent
+from eventsim.models.policy import Policy
+from eventsim.models.reinforce import Progress, Reinforcement, can_reinforce, reinforce
+from eventsim.models.rollout import check_spaces, episode, make_for
+from eventsim.models.student import Demonstrations
+from eventsim.network import Network
+
+#: Batches that a training has at least: where steps are few, each is made smaller.
+_BATCHES = 12
+#: Least environments and steps of a window.
+_LEAST = 8
+
+
+def sees_pictures(network: Network) -> bool:
+    """Whether a network has convolutions or pools."""
+    return any(isinstance(q.weights, Local) for q in network.projections)
+
+
+def train_pictures(
+    policy: Policy,
+    env_id: str,
+    *,
+    steps: int,
+    learning_rate: float,
+    looks: int,
+    look_episodes: int,
+    first_look: int,
+    seed: int,
+    look: Callable[[int, Policy, float], None],
+) -> None:
+    """Let a policy learn on from rewards, and play it now and then.
+
+    Parameters
+    ----------
+    policy : Policy
+        Its masks and thresholds are kept.
+    env_id : str
+    steps : int
+        Environment steps.
+    learning_rate : float
+    looks, look_episodes, first_look : int
+        Times that it is played on the way, episodes each time, and the seed of the first.
+    seed : int
+    look : callable
+        Told the steps so far, the policy as it is then, and its mean return by events.
+
+    Raises
+    ------
+    InputError
+        If policy and environment do not fit.
+    UnsupportedError
+        If the network is no plain stack, its thresholds differ within a channel, or its actions are
+        no single discrete choice.
+    MissingDependencyError, SimulationError
+        As `eventsim.models.reinforce.reinforce`.
+    """
+
+    def make() -> Any:
+        return make_for(policy, env_id)
+
+    def returned(one: Policy) -> float:
+        session, total = one.session(), 0.0
+        for k in range(look_episodes):
+            env = make()
+            try:
+                total += episode(session, env, first_look + k).total
+            finally:
+                env.close()
+        return total / look_episodes
+
+    env = make()
+    try:
+        check_spaces(policy, env)
+    finally:
+        env.close()
+    student = student_with_thresholds(policy)
+    options = _sized(Reinforcement(steps, learning_rate=learning_rate))
+    due = [round(steps * (k + 1) / looks) for k in range(looks)]
+
+    def on_batch(progress: Progress) -> None:
+        passed = [steps for steps in due if steps <= progress.steps]
+        if passed:
+            del due[: len(passed)]
+            now = policy.with_network(progress.student().to_policy(policy).network)
+            look(progress.steps, now, returned(now))
+
+    look(0, policy, returned(policy))
+    reinforce(student, policy, make, options, seed, first_seed=seed % 90_000, on_batch=on_batch)
+
+
+def student_with_thresholds(policy: Policy) -> PictureStudent:
+    """Return a policy as a student, with the thresholds that it has.
+
+    Raises
+    ------
+    UnsupportedError
+        If it has no form of one.
+    """
+    if not can_reinforce(policy):
+        raise UnsupportedError(
+            f"acts by {policy.decoder.kind}; where there are convolutions, only a single discrete "
+            "action is trained",
+            where="policy",
+            field="decoder",
+        )
+    student = PictureFamily(policy).own(policy, Demonstrations())
+    if student is None:
+        raise UnsupportedError(
+            "is no stack of convolutions and linear layers with one activation and plain outputs; "
+            "only such networks of pictures are trained",
+            where="policy",
+        )
+    network = policy.network
+    for k, population in enumerate(network.populations[:-1]):
+        limits = population.parameter("threshold")
+        channels = len(student.thresholds[k])
+        each = limits.reshape(-1, channels)
+        if (each != each[0]).any():
+            raise UnsupportedError(
+                "has thresholds that differ within a channel; give one a channel",
+                where=f"population '{population.name}'",
+                field="threshold",
+            )
+        # Bytes differ by whole numbers, so half of one more changes no comparison, and rounding
+        # neither.
+        student.thresholds[k] = each[0].copy() if k else (np.floor(each[0]) + 0.5) * student.scale
+    if student.scale == 1.0:
+        student.thresholds[0] = (
+            network.populations[0].parameter("threshold").reshape(-1, student.shape[0])[0]
+        )
+    return student
+
+
+def check_asked(kind: str | None, sparsity: float | None, start: float, critic: Any) -> None:
+    """Refuse what is for networks without convolutions.
+
+    Raises
+    ------
+    InputError
+        If it was asked for.
+    """
+    for asked, field, advice in (
+        (kind not in (None, "PPO"), "algorithm", "leave it out; such networks are trained by PPO"),
+        (
+            sparsity is not None and sparsity > start,
+            "sparsity",
+            "leave it out; `eventsim optimize` prunes such networks",
+        ),
+        (critic is not None, "critic", "leave it out; one is learned"),
+    ):
+        if asked:
+            raise InputError(f"is given, but the policy has convolutions: {advice}", field=field)
+
+
+def _sized(options: Reinforcement) -> Reinforcement:
+    """Smaller batches, where there are few steps."""
+    n, horizon = options.n_envs, options.horizon
+    while n * horizon * _BATCHES > options.steps and max(n, horizon) > _LEAST:
+        n, horizon = (n, horizon // 2) if horizon >= n else (n // 2, horizon)
+    return replace(options, n_envs=n, horizon=horizon)
+
+
+__all__ = ["check_asked", "sees_pictures", "student_with_thresholds", "train_pictures"]
