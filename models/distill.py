@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventsim.errors import MissingDependencyError, SimulationError
+from eventsim.kernels.hold import hold
 from eventsim.models.decoders import SquashBox
 from eventsim.models.encoders import FixedPoint
 from eventsim.models.quantization import quanta_for, round_weights, straight_through
@@ -364,7 +365,8 @@ class Module(Generic[S]):
             if self._grid is not None:
                 weight = self._grid.weight(k, weight)
             if training.events:
-                a, part = self._sent(k, a, None if held is None else held[k])
+                before = None if held is None else held[k]
+                a, part = self._sent(k, a, before, training.learn_thresholds)
                 cost = cost + part
             u = self.sums(k, a, weight)
             a = u if k == last else self.activation(u)
@@ -372,41 +374,39 @@ class Module(Generic[S]):
                 a = self._grid.activation(k, a)
         return a, cost
 
-    def _sent(self, k: int, a: Any, before: Any) -> tuple[Any, Any]:
+    def _sent(self, k: int, a: Any, before: Any, learn: bool) -> tuple[Any, Any]:
         """What the layer's targets see, and what its events cost."""
         torch = self._torch
         theta = self.each(k, torch.exp(self.logs[k]).masked_fill(self._zero[k], 0.0))
+        if not learn:
+            theta = theta.detach()
         fixed = theta.detach()
         with torch.no_grad():
-            values = a.detach()
-            length = values.shape[1]
-            s, held, fires = before, [], []
+            values = a.detach().to(torch.float32).contiguous()
+            n, length, size = values.shape
             # Begun afresh, all is sent in the first step, and the next ones tell little of rates.
             counted = min(_WARM_UP, length - 1) if before is None else 0
-            for t in range(length):
-                if s is None:
-                    s = values[:, 0]
-                fire = (values[:, t] - s).abs() > fixed
-                s = torch.where(fire, values[:, t], s)
-                held.append(s)
-                if t >= counted and (t > 0 or before is not None):
-                    fires.append(fire)
-            self.held.append(s)
-            sent = torch.stack(held, dim=1)
-            error = sent - values
-            rate = (
-                torch.stack(fires, dim=1).float().mean(dim=(0, 1))
-                if fires
-                else torch.ones_like(fixed)
+            s = (values[:, 0] if before is None else before).clone(
+                memory_format=torch.contiguous_format
             )
-            share = error / torch.clamp(fixed, min=1e-9)
+            sent, fires = torch.empty_like(values), np.zeros(size, np.int64)
+            flat = (x.view(-1).numpy() for x in (values, s, fixed.contiguous()))
+            hold(*flat, counted, sent.view(-1).numpy(), fires)
+            self.held.append(s)
+            error = sent - values
+            seen = n * (length - counted)
+            alone = before is None and length == 1  # nothing but what is sent to begin with
+            rate = torch.ones(size) if alone else torch.from_numpy(fires / seen).to(torch.float32)
         self.watch(k, values, rate)
         price = rate * self._fan_outs[k]
-        if a.shape[1] > 1:
+        if a.requires_grad and a.shape[1] > 1:
             moved = (a[:, 1:] - a[:, :-1]).abs().mean(dim=(0, 1)) + 1e-8
             price = price * (moved / moved.detach())
         safe = torch.clamp(theta, min=1e-9)
         price = price * (safe.detach() / safe)
+        if not learn:  # and no gradient need go on to the pictures
+            return a + error, price.sum()
+        share = error / torch.clamp(fixed, min=1e-9)
         return a + share * theta, price.sum()
 
     def imitation(self, outputs: Any, targets: Any) -> Any:
