@@ -30,7 +30,7 @@ from eventsim.models.picture_student import (
     picture_student_of,
 )
 from eventsim.models.policy import Policy
-from eventsim.models.reinforce import Reinforcement, can_reinforce, reinforce
+from eventsim.models.reinforce import Progress, Reinforcement, can_reinforce, reinforce
 from eventsim.models.student import (
     Demonstrations,
     Float,
@@ -110,11 +110,18 @@ class Family(Protocol):
     def without_silent(self, student: Any, demonstrations: Demonstrations) -> Any:
         """Drop neurons that nothing in the demonstrations made send."""
 
-    def reinforces(self, teacher: Policy) -> bool:
+    @property
+    def reinforces(self) -> bool:
         """Whether `reinforce` can be asked for."""
 
     def reinforce(
-        self, student: Any, teacher: Policy, make: Callable[[], Any], steps: int, seed: int
+        self,
+        student: Any,
+        teacher: Policy,
+        make: Callable[[], Any],
+        steps: int,
+        seed: int,
+        on_batch: Callable[[Progress], None],
     ) -> Any:
         """Let a student learn from the rewards of so many steps."""
 
@@ -277,17 +284,22 @@ class VectorFamily:
         del demonstrations
         return student
 
-    def reinforces(self, teacher: Policy) -> bool:
+    @property
+    def reinforces(self) -> bool:
         """They do not; `eventsim.models.finetune` is for them."""
-        del teacher
         return False
 
     def reinforce(
-        self, student: Student, teacher: Policy, make: Callable[[], Any], steps: int, seed: int
+        self,
+        student: Student,
+        teacher: Policy,
+        make: Callable[[], Any],
+        steps: int,
+        seed: int,
+        on_batch: Callable[[Progress], None],
     ) -> Student:
-        """The student as it is."""
-        del teacher, make, steps, seed
-        return student
+        """Raise UnsupportedError."""
+        raise UnsupportedError("has no pictures; use eventsim.models.finetune", where="policy")
 
     def arrays(self, student: Student) -> dict[str, NDArray[Any]]:
         """See `eventsim.models.student.student_arrays`."""
@@ -420,9 +432,10 @@ class PictureFamily:
         """See `eventsim.models.picture_cut.without_silent`."""
         return without_silent(student, demonstrations)
 
-    def reinforces(self, teacher: Policy) -> bool:
+    @property
+    def reinforces(self) -> bool:
         """See `eventsim.models.reinforce.can_reinforce`."""
-        return can_reinforce(teacher)
+        return can_reinforce(self.head)
 
     def reinforce(
         self,
@@ -431,11 +444,12 @@ class PictureFamily:
         make: Callable[[], Any],
         steps: int,
         seed: int,
+        on_batch: Callable[[Progress], None],
     ) -> PictureStudent:
         """See `eventsim.models.reinforce.reinforce`."""
         first = SEEDS["reinforce"] + seed % 90_000
         options = Reinforcement(steps)
-        return reinforce(student, teacher, make, options, seed, first_seed=first)
+        return reinforce(student, teacher, make, options, seed, first_seed=first, on_batch=on_batch)
 
     def arrays(self, student: PictureStudent) -> dict[str, NDArray[Any]]:
         """See `eventsim.models.picture_student.picture_arrays`."""

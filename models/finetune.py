@@ -70,7 +70,7 @@ class Settings:
     steps : int
         Environment steps.
     learning_rate : float
-        Of the actor, constant.
+        Of the actor, constant; where there are convolutions it falls to a tenth.
     sparsity : float, optional
         Share of the weights that is zero at the end; default what it is.
     prune_begin, prune_end : float
@@ -85,8 +85,9 @@ class Settings:
     look_episodes : int
     noise : float
         Standard deviation of exploration, in units of the action's half range.
-    n_envs : int
-        Copies of the environment, for PPO; where there are convolutions, as many as steps allow.
+    n_envs : int, optional
+        Copies of the environment, for PPO; default 4, and where there are convolutions as many as
+        make sense of the steps, up to 64.
     critic : path, optional
         Zip or folder of a Stable-Baselines3 agent that saw the same observations and rewards, the
         teacher mostly, whose critic SAC or TD3 starts from; default a new one.
@@ -109,14 +110,15 @@ class Settings:
     looks: int = 10
     look_episodes: int = 10
     noise: float = 0.1
-    n_envs: int = 4
+    n_envs: int | None = None
     critic: str | os.PathLike[str] | None = None
     arguments: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "looks", "look_episodes", "prunings", "n_envs"):
-            if getattr(self, name) < 1:
-                raise InputError(f"is {getattr(self, name)}; give at least 1", field=name)
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"is {value}; give at least 1", field=name)
         for name in ("learning_rate", "noise"):
             value = getattr(self, name)
             if not (value > 0.0 and math.isfinite(value)):
@@ -196,6 +198,8 @@ def finetune(
         If the training diverged.
     """
     settings = settings or Settings()
+    if seed < 0:
+        raise InputError(f"is {seed}; give 0 or more", field="seed")
     env_id = env_id or policy.env_id
     if env_id is None:
         raise InputError(
@@ -218,7 +222,7 @@ def finetune(
     if sees_pictures(policy.network):
         kind = "PPO"
         asked = None if algorithm is None else ALGORITHMS.get(algorithm.upper(), algorithm)
-        check_asked(asked, settings.sparsity, final, settings.critic)
+        check_asked(asked, settings.sparsity, final, settings.critic, settings.arguments)
         train_pictures(
             policy,
             env_id,
@@ -226,6 +230,8 @@ def finetune(
             learning_rate=settings.learning_rate,
             looks=settings.looks,
             look_episodes=settings.look_episodes,
+            most_envs=settings.n_envs,
+            first_seed=TRAINING_SEED + 1000 * (seed % 1000),
             first_look=LOOK_SEED,
             seed=seed,
             look=seen,

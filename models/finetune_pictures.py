@@ -10,10 +10,12 @@ import numpy as np
 
 from eventsim.convolution import Local
 from eventsim.errors import InputError, UnsupportedError
+from eventsim.models.decoders import Argmax
+from eventsim.models.distill import torch_module
 from eventsim.models.families import PictureFamily
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.policy import Policy
-from eventsim.models.reinforce import Progress, Reinforcement, can_reinforce, reinforce
+from eventsim.models.reinforce import Progress, Reinforcement, reinforce
 from eventsim.models.rollout import check_spaces, episode, make_for
 from eventsim.models.student import Demonstrations
 from eventsim.network import Network
@@ -37,6 +39,8 @@ def train_pictures(
     learning_rate: float,
     looks: int,
     look_episodes: int,
+    most_envs: int | None,
+    first_seed: int,
     first_look: int,
     seed: int,
     look: Callable[[int, Policy, float], None],
@@ -51,9 +55,14 @@ def train_pictures(
     steps : int
         Environment steps.
     learning_rate : float
-    looks, look_episodes, first_look : int
-        Times that it is played on the way, episodes each time, and the seed of the first.
+    looks, look_episodes : int
+        Times that it is played on the way, and episodes each time.
+    most_envs : int, optional
+        Environments side by side at most.
+    first_seed, first_look : int
+        Of the episodes that it learns from, and by which it is looked at.
     seed : int
+        Of what is drawn.
     look : callable
         Told the steps so far, the policy as it is then, and its mean return by events.
 
@@ -67,6 +76,7 @@ def train_pictures(
     MissingDependencyError, SimulationError
         As `eventsim.models.reinforce.reinforce`.
     """
+    torch_module()  # not after minutes
 
     def make() -> Any:
         return make_for(policy, env_id)
@@ -87,18 +97,26 @@ def train_pictures(
     finally:
         env.close()
     student = student_with_thresholds(policy)
-    options = _sized(Reinforcement(steps, learning_rate=learning_rate))
+    options = Reinforcement(steps, learning_rate=learning_rate)
+    options = _sized(replace(options, n_envs=min(options.n_envs, most_envs or options.n_envs)))
+    limits = [p.parameter("threshold") for p in policy.network.populations]
+
+    def with_weights_of(one: PictureStudent) -> Policy:
+        network = one.to_policy(policy).network
+        names = [p.name for p in network.populations]
+        return policy.with_network(network.with_thresholds(dict(zip(names, limits, strict=True))))
+
     due = [round(steps * (k + 1) / looks) for k in range(looks)]
 
     def on_batch(progress: Progress) -> None:
         passed = [steps for steps in due if steps <= progress.steps]
         if passed:
             del due[: len(passed)]
-            now = policy.with_network(progress.student().to_policy(policy).network)
+            now = with_weights_of(progress.student())
             look(progress.steps, now, returned(now))
 
     look(0, policy, returned(policy))
-    reinforce(student, policy, make, options, seed, first_seed=seed % 90_000, on_batch=on_batch)
+    reinforce(student, policy, make, options, seed, first_seed=first_seed, on_batch=on_batch)
 
 
 def student_with_thresholds(policy: Policy) -> PictureStudent:
@@ -109,12 +127,19 @@ def student_with_thresholds(policy: Policy) -> PictureStudent:
     UnsupportedError
         If it has no form of one.
     """
-    if not can_reinforce(policy):
+    if not isinstance(policy.decoder, Argmax):
         raise UnsupportedError(
-            f"acts by {policy.decoder.kind}; where there are convolutions, only a single discrete "
-            "action is trained",
+            f"is {policy.decoder.kind}; where there are convolutions, only a single discrete "
+            "action of an output a choice is trained",
             where="policy",
             field="decoder",
+        )
+    kind = getattr(policy.encoder.space, "dtype", "")
+    if kind not in ("uint8", "bool"):
+        raise UnsupportedError(
+            f"takes pictures of {kind}; only bytes and truth values are trained on",
+            where="policy",
+            field="encoder",
         )
     student = PictureFamily(policy).own(policy, Demonstrations())
     if student is None:
@@ -125,26 +150,28 @@ def student_with_thresholds(policy: Policy) -> PictureStudent:
         )
     network = policy.network
     for k, population in enumerate(network.populations[:-1]):
-        limits = population.parameter("threshold")
         channels = len(student.thresholds[k])
-        each = limits.reshape(-1, channels)
-        if (each != each[0]).any():
-            raise UnsupportedError(
-                "has thresholds that differ within a channel; give one a channel",
-                where=f"population '{population.name}'",
-                field="threshold",
-            )
-        # Bytes differ by whole numbers, so half of one more changes no comparison, and rounding
-        # neither.
-        student.thresholds[k] = each[0].copy() if k else (np.floor(each[0]) + 0.5) * student.scale
-    if student.scale == 1.0:
-        student.thresholds[0] = (
-            network.populations[0].parameter("threshold").reshape(-1, student.shape[0])[0]
-        )
+        names = ("threshold",) if population.is_input else ("threshold", "bias")
+        for name in names:
+            each = population.parameter(name).reshape(-1, channels)
+            if (each != each[0]).any():
+                raise UnsupportedError(
+                    f"has a {name} that differs within a channel; give one a channel",
+                    where=f"population '{population.name}'",
+                    field=name,
+                )
+        limits = population.parameter("threshold").reshape(-1, channels)[0].copy()
+        if k == 0 and student.scale != 1.0:
+            # Bytes differ by whole numbers, so half of one more changes no comparison, and rounding
+            # neither.
+            limits = (np.floor(limits) + 0.5) * student.scale
+        student.thresholds[k] = limits
     return student
 
 
-def check_asked(kind: str | None, sparsity: float | None, start: float, critic: Any) -> None:
+def check_asked(
+    kind: str | None, sparsity: float | None, start: float, critic: Any, arguments: Any
+) -> None:
     """Refuse what is for networks without convolutions.
 
     Raises
@@ -160,6 +187,7 @@ def check_asked(kind: str | None, sparsity: float | None, start: float, critic: 
             "leave it out; `eventsim optimize` prunes such networks",
         ),
         (critic is not None, "critic", "leave it out; one is learned"),
+        (bool(arguments), "arguments", "leave them out; Stable-Baselines3 does not train those"),
     ):
         if asked:
             raise InputError(f"is given, but the policy has convolutions: {advice}", field=field)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import torch
 
 _SQUASHING = ("SAC", "TD3")
+#: Copies of the environment for PPO, if nothing else is asked for.
+_PPO_ENVS = 4
 
 
 def train(
@@ -271,7 +273,7 @@ def _model(
     from stable_baselines3.common.monitor import Monitor
     from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-    n_envs = settings.n_envs if kind == "PPO" else 1
+    n_envs = (settings.n_envs or _PPO_ENVS) if kind == "PPO" else 1
     envs: Any = DummyVecEnv([lambda: Monitor(_wrapped(make, policy, actor)) for _ in range(n_envs)])
     hidden = [linear.out_features for linear in actor.linears[:-1]]
     arguments = dict(settings.arguments or {})

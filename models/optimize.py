@@ -27,6 +27,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from eventsim.errors import SimulationError
 from eventsim.models.candidate import SEEDS, SHAPES, Candidate, Settings, refined_from
 from eventsim.models.compaction import unrolled
 from eventsim.models.families import settings_for
@@ -183,7 +184,7 @@ class Search(Workbench):
             if self._done(f"{name} polished 0"):
                 yield from self._polish(name)
             late = self.seconds > _POLISH_FROM * self.budget and not self._done(following)
-            if failed >= options.patience or (late and (self._to_polish() or self._reinforces)):
+            if failed >= options.patience or (late and (self._to_polish() or self._to_mend(OWN))):
                 break
         base = self._to_polish()
         if not self._done(f"{base} polished 0"):
@@ -219,25 +220,34 @@ class Search(Workbench):
         self._stage(name, lambda: self._candidate(name, make(), start))
         return name
 
-    @property
-    def _reinforces(self) -> bool:
-        return self.settings.reinforced_steps > 0 and self.family.reinforces(self.teacher)
+    def _to_mend(self, start: str) -> Candidate | None:
+        """The cheapest of a ladder from which rewards may come to what holds, if that is asked."""
+        options = self.settings
+        if not (options.reinforced_steps and self.family.reinforces):
+            return None
+        near = [
+            c
+            for c in self._within(_MENDABLE * options.slack, "events", start)
+            # What was never cut has nothing to mend.
+            if not c.name.endswith("heard") and "reinforced" not in c.name
+        ]
+        return min(near, key=lambda c: c.macs, default=None)
 
     def _reinforcements(self, starts: Sequence[str]) -> Iterator[str]:
         """Let the cheapest of each ladder learn from rewards, the cheapest of all first."""
-        options = self.settings
-        bases = []
-        for start in starts if self._reinforces else ():
-            near = self._within(_MENDABLE * options.slack, "events", start)
-            near = [c for c in near if not c.name.startswith("reinforced")]
-            bases += [min(near, key=lambda c: c.macs)] if near else []
+        bases = [base for start in starts if (base := self._to_mend(start)) is not None]
         for base in sorted(bases, key=lambda c: c.macs):
+            options = self.settings.from_teacher() if base.start == OWN else self.settings
             name, failed = base.name, 0
             for number in range(options.reinforced_rounds):
                 holds = self._losses[name] <= options.slack
                 share = options.cut_share if number and holds else 0.0
-                before, name = name, f"reinforced {base.start.removeprefix('dense ')} {number}"
-                self._stage(name, partial(self._reinforced, name, before, base.start, share))
+                before, name = name, f"{base.name} reinforced {number}"
+                try:
+                    self._stage(name, partial(self._reinforced, name, before, base.start, share))
+                except SimulationError as error:
+                    self._say(f"{name}: left out, {error}")
+                    break
                 yield name
                 failed = failed + 1 if self._losses[name] > options.slack else 0
                 if failed >= _UNMENDED:

@@ -26,6 +26,7 @@ from eventsim.models.distill import Training, torch_module
 from eventsim.models.picture_distill import PictureModule
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.policy import Policy
+from eventsim.models.student import Head
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -105,9 +106,9 @@ class Progress:
     student: Callable[[], PictureStudent]
 
 
-def can_reinforce(policy: Policy) -> bool:
-    """Whether actions of a policy are drawn from one distribution, as is needed here."""
-    return isinstance(policy.decoder, Argmax)
+def can_reinforce(head: Head) -> bool:
+    """Whether actions are drawn from one distribution, of an output each, as is needed here."""
+    return isinstance(head.decoder, Argmax)
 
 
 def reinforce(
@@ -127,7 +128,7 @@ def reinforce(
     student : PictureStudent
         Untouched.
     policy : Policy
-        Whose encoder and decoder stand between environment and student.
+        Whose encoder stands between environment and student.
     make : callable
         Makes an environment as the policy sees it.
     options : Reinforcement
@@ -146,21 +147,23 @@ def reinforce(
     Raises
     ------
     UnsupportedError
-        If the policy's actions are no single discrete choice.
+        If the student's actions are no single discrete choice.
     SimulationError
         If the loss is no longer finite.
     MissingDependencyError
         If torch is not installed.
     """
-    if not can_reinforce(policy):
+    decoder = student.head.decoder
+    if not isinstance(decoder, Argmax):
         raise UnsupportedError(
-            f"is {policy.decoder.kind}; only a single discrete action is learned from rewards",
+            f"is {decoder.kind}; only a single discrete action, of an output a choice, is learned "
+            "from rewards",
             where="policy",
             field="decoder",
         )
     torch = torch_module()
     torch.manual_seed(seed)
-    games = _Games(policy, make, options.n_envs, first_seed)
+    games = _Games(policy, decoder.start, make, options.n_envs, first_seed)
     try:
         return _Learning(student, options, games, seed).run(on_batch)
     finally:
@@ -178,14 +181,17 @@ class _Batch:
     rewards: Float32
     ends: NDArray[np.bool_]
     last_pictures: Any
+    #: Environment, step and picture behind it, of episodes that a limit of time cut.
+    cut: list[tuple[int, int, Any]]
 
 
 class _Games:
     """Environments side by side; each begins anew when its episode is over."""
 
-    def __init__(self, policy: Policy, make: Callable[[], Env], n: int, first_seed: int) -> None:
-        self._encoder = policy.encoder
-        self._start = policy.decoder.start  # type: ignore[attr-defined]
+    def __init__(
+        self, policy: Policy, start: int, make: Callable[[], Env], n: int, first_seed: int
+    ) -> None:
+        self._encoder, self._start = policy.encoder, start
         self._shape = policy.network[policy.network.inputs[0]].shape
         self._envs = [make() for _ in range(n)]
         self._clocks, self._totals = np.zeros(n, np.int64), np.zeros(n)
@@ -193,11 +199,14 @@ class _Games:
         self.pictures = np.stack([self._encode(k, one) for k, one in enumerate(first)])
         #: Returns of the episodes that have ended since this was last emptied.
         self.finished: list[float] = []
+        #: Environments whose episode the last step cut, and the pictures that it would go on from.
+        self.cut: list[tuple[int, NDArray[Any]]] = []
 
     def step(self, actions: NDArray[np.int64]) -> tuple[Float32, NDArray[np.bool_]]:
         """Rewards, and which episodes ended."""
         rewards = np.zeros(len(self._envs), np.float32)
         ends = np.zeros(len(self._envs), np.bool_)
+        self.cut = []
         for k, env in enumerate(self._envs):
             picture, reward, over, cut, _ = env.step(int(actions[k]) + self._start)
             rewards[k], ends[k] = reward, over or cut
@@ -205,6 +214,8 @@ class _Games:
             self._clocks[k] += 1
             if ends[k]:
                 self.finished.append(float(self._totals[k]))
+                if not over:
+                    self.cut.append((k, self._encode(k, picture)))
                 self._totals[k], self._clocks[k] = 0.0, 0
                 picture, _ = env.reset()
             self.pictures[k] = self._encode(k, picture)
@@ -282,6 +293,7 @@ class _Learning:
                 outputs = self._forward()[1]
                 seen.append(outputs)
                 self._games.step(outputs.argmax(dim=1).numpy())
+            self._games.finished = []
             outputs = torch.cat(seen)
             low, high = -_SHARPEST, _SHARPEST
             for _ in range(20):
@@ -297,9 +309,9 @@ class _Learning:
         """Play a window in each environment, actions drawn."""
         torch, o, games = self._torch, self._options, self._games
         before = self._held
-        pictures, actions, chances, rewards, ends = [], [], [], [], []
+        pictures, actions, chances, rewards, ends, cut = [], [], [], [], [], []
         with torch.no_grad():
-            for _ in range(o.horizon):
+            for t in range(o.horizon):
                 x, outputs = self._forward()
                 log_p = torch.log_softmax(self._sharpness * outputs, dim=-1)
                 drawn = torch.multinomial(log_p.exp(), 1)
@@ -309,6 +321,7 @@ class _Learning:
                 reward, end = games.step(drawn[:, 0].numpy())
                 rewards.append(reward)
                 ends.append(end)
+                cut += [(k, t, torch.from_numpy(picture)) for k, picture in games.cut]
         return _Batch(
             torch.stack(pictures, dim=1),
             before,
@@ -317,6 +330,7 @@ class _Learning:
             np.stack(rewards, axis=1),
             np.stack(ends, axis=1),
             torch.from_numpy(games.pictures.copy()),
+            cut,
         )
 
     def _learn(self, batch: _Batch, actor: bool) -> float:
@@ -325,9 +339,10 @@ class _Learning:
         with torch.no_grad():
             values = self._values(batch.pictures).numpy()
             last = self._values(batch.last_pictures[:, None])[:, 0].numpy()
-        gains = advantages(
-            batch.rewards * self._unit.value, values, last, batch.ends, o.gamma, o.trace
-        )
+            rewards = batch.rewards * np.float32(self._unit.value)
+            for k, t, picture in batch.cut:  # what was cut would have gone on
+                rewards[k, t] += o.gamma * float(self._values(picture[None, None]))
+        gains = advantages(rewards, values, last, batch.ends, o.gamma, o.trace)
         targets = torch.from_numpy(gains + values)
         flat = (gains - gains.mean()) / (gains.std() + 1e-8)
         better = torch.from_numpy(flat.astype(np.float32))

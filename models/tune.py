@@ -173,7 +173,8 @@ def choose(
         fewest.
     known : callable, optional
         Other episodes of candidate k, if there are. They count where it is asked whether to go on,
-        so that bad luck on the first seeds ends no trial, and are no part of the test.
+        so that bad luck on the first seeds ends no trial. They are no part of the test, nor of a
+        plan: candidates were picked by them.
     look : callable, optional
         Told after every batch.
 
@@ -237,10 +238,7 @@ def choose(
                 held = k
             if late:
                 break
-    plans = [
-        plan(seen[k] if trial.verdict == "holds" else likely(k), scale, limit, level=level)
-        for k, trial in enumerate(trials)
-    ]
+    plans = [plan(pairs, scale, limit, level=level) for pairs in seen]
     most = 0.0 if affordable is None else affordable()
 
     def rank(j: int) -> tuple[int, float, float]:

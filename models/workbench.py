@@ -31,6 +31,7 @@ from eventsim.models.distill import Training, tempered
 from eventsim.models.families import Family, family_of, settings_for
 from eventsim.models.playground import Playground
 from eventsim.models.policy import Policy
+from eventsim.models.reinforce import Progress
 from eventsim.models.rollout import make_for
 from eventsim.models.student import Demonstrations
 from eventsim.models.validation import Played, Validation
@@ -105,8 +106,17 @@ class Workbench:
         return self._validation.loss(returns)
 
     def pairs(self, one: Candidate) -> Pairs | None:
-        """Validation episodes of a candidate, unless it was made so as to do well on them."""
-        return None if one.name.startswith("refined") else self._validation.pairs(one.returns)
+        """Validation episodes of a candidate, unless it was made so as to do well on them.
+
+        Nor of a teacher with thresholds: here it played without.
+        """
+        if one.name.startswith("refined") or self._teacher_holds:
+            return None
+        return self._validation.pairs(one.returns)
+
+    @property
+    def _teacher_holds(self) -> bool:
+        return any(p.parameter("threshold").any() for p in self.teacher.network.populations)
 
     # -- what stages do ------------------------------------------------------------------------
 
@@ -219,12 +229,25 @@ class Workbench:
             lambda: make_for(self.teacher, self.env_id, **self.env_kwargs),
             options.reinforced_steps,
             seed,
+            self._while_it_fits(options.reinforced_steps),
         )
         # A further cut goes by what it visits now.
         self._add(
             self._record(student.to_policy(self.teacher).session(), options.visited_steps, seed)
         )
         return self._candidate(name, student, start)
+
+    def _while_it_fits(self, steps: int) -> Callable[[Progress], None]:
+        """Something to be told of batches, which ends what will not be done within the budget."""
+        began = self.seconds
+
+        def look(progress: Progress) -> None:
+            taken = self.seconds - began
+            if began + taken * steps / progress.steps > self.budget and 2 * progress.steps < steps:
+                raise OutOfTimeError
+            self._check_time()
+
+        return look
 
     def _candidate(self, name: str, student: Any, start: str) -> dict[str, Any]:
         """An event-driven student, played."""

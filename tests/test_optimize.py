@@ -23,6 +23,7 @@ import pytest
 import eventsim
 from eventsim import cli, optimize_rounding, optimize_run
 from eventsim.errors import InputError, OutputError, UnknownNameError
+from eventsim.models.bounds import Pairs
 from eventsim.models.candidate import dense_macs_of
 from eventsim.models.policy import Policy
 from eventsim.models.rounding import WAYS
@@ -382,6 +383,25 @@ def test_a_budget_too_small_for_the_promise_is_said_at_once(tmp_path: Path) -> N
 
     with pytest.raises(InputError, match=r"'budget'.*too small: \d+ episodes to choose.*at least"):
         optimized(tmp_path, settings=Settings(1e-3, 1.0), search=Never)
+
+
+def test_what_the_search_played_is_known_to_the_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Telling(FakeSearch):
+        def pairs(self, one: Found) -> Pairs:
+            return Pairs([one.macs], [1.0], [0.0])
+
+    told: list[Any] = []
+    choose = optimize_run.choose
+
+    def spy(count: int, *arguments: Any, known: Any, **options: Any) -> Any:
+        told.extend(known(k) for k in range(count))
+        return choose(count, *arguments, known=known, **options)
+
+    monkeypatch.setattr(optimize_run, "choose", spy)
+    optimized(tmp_path, search=Telling)
+    assert [float(pairs.policy[0]) for pairs in told] == [0.5, 3.0, 20.0]
 
 
 def test_a_limit_that_no_number_of_episodes_shows(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import eventsim
-from eventsim.errors import UnsupportedError
+from eventsim.errors import SimulationError, UnsupportedError
 from eventsim.models.activity import activity
 from eventsim.models.arena import Arena
 from eventsim.models.compaction import unrolled
@@ -403,24 +403,66 @@ def test_the_cheapest_that_may_be_mended_learns_from_rewards_and_is_cut_while_it
 
     search = searched(tmp_path, settings=settings)
     begun = names()
-    assert begun[3:] == ["events own round 0", *(f"reinforced own {k}" for k in range(3))]
+    name = "events own round 0"  # not the teacher without what never sent, though it is cheaper
+    assert begun[3:] == [name, *(f"{name} reinforced {k}" for k in range(3))]
     found = {c.name: c.policy.network for c in search.candidates}
-    first, second, third = (found[f"reinforced own {k}"] for k in range(3))
-    ladder = [c for c in search.candidates if c.name.startswith("events own")]
-    base = min(ladder, key=lambda c: c.macs).policy.network
+    first, second, third = (found[f"{name} reinforced {k}"] for k in range(3))
+    base = found[name]
     # The first learns as it is, the others with less.
     assert first.n_synapses == base.n_synapses
     assert first.n_synapses > second.n_synapses > third.n_synapses
     for p in first.populations[:-1]:
         np.testing.assert_array_equal(p.parameter("threshold"), base[p.name].parameter("threshold"))
-    one = next(c for c in search.candidates if c.name == "reinforced own 0")
+    one = next(c for c in search.candidates if c.name == f"{name} reinforced 0")
     assert search.pairs(one) is not None
     # It goes on from its checkpoints.
     search = searched(tmp_path, settings=settings)
     assert names() == begun
-    again = next(c for c in search.candidates if c.name == "reinforced own 2").policy.network
+    again = next(c for c in search.candidates if c.name == f"{name} reinforced 2").policy.network
     for a, b in zip(again.projections, third.projections, strict=True):
         np.testing.assert_array_equal(a.weights.to_dense(), b.weights.to_dense())
+
+
+def lasting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **patched: Any) -> Search:
+    """A search that is to learn from rewards for long after its first round."""
+    effort = {**EFFORT, "own_after": 0, "own_iterations": 5, "own_steps": 300, "rounds": 1}
+    effort |= {"reinforced_steps": 10**7, "reinforced_rounds": 1}
+    settings = replace(settings_for(catcher(), **effort), slack=9.0)
+    search = searched(tmp_path, settings=settings, budget=1e6)
+    for name, value in patched.items():
+        monkeypatch.setattr(search, name, value)
+    return search
+
+
+@pytest.mark.slow
+def test_what_will_not_be_done_in_the_budget_is_not_done_to_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = lasting(tmp_path, monkeypatch)
+    names = []
+    for name in search.stages():
+        names.append(name)
+        if name == "events own round 0":
+            search.budget = search.seconds + 30.0
+    assert names[-1] == "events own round 0"
+    assert search.seconds < search.budget  # seen from its first batches, not by running out
+
+
+@pytest.mark.slow
+def test_where_learning_from_rewards_diverges_the_search_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: Any, **__: Any) -> Any:
+        raise SimulationError("diverged")
+
+    search = lasting(tmp_path, monkeypatch, _reinforced=diverge)
+    names = []
+    for name in search.stages():
+        names.append(name)
+        if name.startswith("dense"):
+            break
+    assert names[3] == "events own round 0"
+    assert names[4].startswith("dense")
 
 
 @pytest.mark.slow

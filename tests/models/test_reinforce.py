@@ -14,8 +14,8 @@ from eventsim.errors import InputError, SimulationError, UnsupportedError
 from eventsim.models.decoders import Argmax, MultiDiscreteArgmax
 from eventsim.models.encoders import BoxSpec, Encoder
 from eventsim.models.families import PictureFamily, VectorFamily
+from eventsim.models.finetune import LOOK_SEED, TRAINING_SEED, Look, finetune
 from eventsim.models.finetune import Settings as FineTuning
-from eventsim.models.finetune import finetune
 from eventsim.models.finetune_pictures import student_with_thresholds
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.pixels import Pixels
@@ -29,7 +29,7 @@ from eventsim.models.reinforce import (
     advantages,
     reinforce,
 )
-from eventsim.models.student import Demonstrations
+from eventsim.models.student import Demonstrations, Head
 from eventsim.simulator import Simulator
 from eventsim.stack import Stack
 from tests.tiny import cartpole_policy
@@ -117,6 +117,35 @@ def test_advantages_are_the_sums_that_define_them() -> None:
             assert found[k, t] == pytest.approx(total, abs=1e-5)
 
 
+class Wait(Reach):
+    """One point a step, for ever; a limit of time cuts it."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, _, over, _, info = super().step(action)
+        return observation, 1.0, False, over, info
+
+
+def test_what_a_limit_of_time_cuts_is_worth_what_would_have_come() -> None:
+    torch = pytest.importorskip("torch")
+    teacher = policy()
+    games = _Games(teacher, 0, lambda: Wait(5), OPTIONS.n_envs, 5)
+    learning = _Learning(student(teacher), OPTIONS, games, 0)
+    batch = learning._play()
+    assert len(batch.cut) == int(batch.ends.sum()) > 0
+    for k, t, picture in batch.cut:
+        assert batch.ends[k, t]
+        if t + 1 < OPTIONS.horizon:  # it is the picture before the reset, not the one after it
+            assert not torch.equal(picture, batch.pictures[k, t + 1])
+    # So the critic learns that it goes on for ever, and not that it ends after five.
+    learning._unit.value = 1.0
+    long = _Learning(student(teacher), replace(OPTIONS, gamma=0.8, critic_rate=1e-2), games, 0)
+    long._unit.value = 1.0
+    for _ in range(60):
+        long._learn(long._play(), False)
+    values = long._values(long._play().pictures).detach().numpy()
+    assert values.mean() == pytest.approx(1.0 / (1.0 - 0.8), abs=0.7)
+
+
 def test_rewards_are_measured_in_the_spread_of_their_discounted_sums() -> None:
     rng = np.random.default_rng(3)
     rewards = rng.normal(size=(2, 400)).astype(np.float32)
@@ -136,7 +165,7 @@ def test_it_plays_what_the_simulator_would_and_learns_on_the_same_outputs() -> N
     torch = pytest.importorskip("torch")
     teacher = policy()
     made = student(teacher)
-    games = _Games(teacher, lambda: Reach(1000), OPTIONS.n_envs, 5)
+    games = _Games(teacher, 0, lambda: Reach(1000), OPTIONS.n_envs, 5)
     learning = _Learning(made, OPTIONS, games, 0)
     # It has looked at a window by then, to see how certain it is; a simulator starts afresh.
     learning._held = [0.0 * held for held in learning._held]
@@ -169,7 +198,7 @@ def test_the_likeliest_action_is_as_likely_as_is_asked_for() -> None:
     for factor in (0.01, 1.0, 50.0):  # whatever the outputs' scale is
         made = student(teacher)
         made.weights[-1] *= factor
-        games = _Games(teacher, lambda: Reach(1000), 16, 5)
+        games = _Games(teacher, 0, lambda: Reach(1000), 16, 5)
         learning = _Learning(made, replace(OPTIONS, n_envs=16, certainty=0.7), games, 0)
         network = made.to_policy(teacher).network
         batch = learning._play()
@@ -258,22 +287,41 @@ def test_a_policy_is_the_same_as_a_student_that_learns() -> None:
 
 
 @pytest.mark.usefixtures("registered")
-def test_finetune_takes_a_policy_of_convolutions() -> None:
+def test_finetune_takes_a_policy_of_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
+    seeds: list[int] = []
+    reset = Reach.reset
+
+    def noted(self: Reach, *, seed: int | None = None, options: Any = None) -> Any:
+        seeds.extend([] if seed is None else [seed])
+        return reset(self, seed=seed, options=options)
+
+    monkeypatch.setattr(Reach, "reset", noted)
     given = by_events()
-    told = []
+    given = given.with_network(
+        given.network.with_thresholds(
+            {p.name: p.parameter("threshold") for p in given.network.populations[:-1]}
+            | {given.network.populations[-1].name: 0.3}
+        )
+    )
+    told: list[tuple[Look, Policy]] = []
     settings = FineTuning(steps=1500, looks=3, look_episodes=5, learning_rate=3e-3)
-    tuned = finetune(given, settings=settings, on_look=lambda look, _: told.append(look))
-    assert told[0].steps == 0
-    assert len(told) == 4
-    best = max(look.mean for look in told)
-    assert told[[look.kept for look in told].index(True)].kept
+    tuned = finetune(given, settings=settings, on_look=lambda *one: told.append(one))
+    assert [look.steps for look, _ in told][0::3] == [0, 1536]
+    best = max(look.mean for look, _ in told)
+    looked, best_policy = [one for one in told if one[0].kept][-1]
+    assert looked.mean == best
+    for a, b in zip(tuned.network.projections, best_policy.network.projections, strict=True):
+        np.testing.assert_array_equal(a.weights.to_dense(), b.weights.to_dense())
     assert tuned.metadata["finetune"]["algorithm"] == "PPO"
-    assert max(mean for _, _, mean in tuned.metadata["finetune"]["looks"]) == best
     assert tuned.network.n_synapses <= given.network.n_synapses
     assert tuned.dense_macs == given.dense_macs
-    for p, q in zip(given.network.populations[:-1], tuned.network.populations[:-1], strict=True):
+    for p, q in zip(given.network.populations, tuned.network.populations, strict=True):
         np.testing.assert_array_equal(p.parameter("threshold"), q.parameter("threshold"))
+    # Neither the seeds on which policies are evaluated nor those of the looks.
+    assert seeds
+    assert min(seeds) >= TRAINING_SEED
+    assert {s for s in seeds if s < LOOK_SEED}
 
 
 @pytest.mark.usefixtures("registered")
@@ -290,8 +338,16 @@ def test_what_finetune_does_not_do_with_convolutions_is_said() -> None:
     odd = given.with_network(
         given.network.with_thresholds({given.network.populations[1].name: mixed})
     )
-    with pytest.raises(UnsupportedError, match=r"population.*differ within a channel"):
+    with pytest.raises(UnsupportedError, match=r"population.*differs within a channel"):
         finetune(odd)
+    with pytest.raises(InputError, match=r"'arguments'.*has convolutions"):
+        finetune(given, settings=FineTuning(arguments={"gamma": 0.9}))
+    with pytest.raises(InputError, match=r"'seed'.*0 or more"):
+        finetune(given, seed=-1)
+    numbers = BoxSpec((STACK, SIDE, SIDE), "float32")
+    floats = replace(given, encoder=Encoder(numbers, pixels=Pixels(channels_first=True)))
+    with pytest.raises(UnsupportedError, match=r"'encoder'.*pictures of float32"):
+        student_with_thresholds(floats)
     several = replace(given, decoder=MultiDiscreteArgmax((3,)))
     with pytest.raises(UnsupportedError, match=r"'decoder'.*single discrete action"):
         student_with_thresholds(several)
@@ -300,15 +356,20 @@ def test_what_finetune_does_not_do_with_convolutions_is_said() -> None:
 def test_what_cannot_be_drawn_from_is_refused() -> None:
     teacher = policy()
     several = replace(teacher, decoder=MultiDiscreteArgmax((3,)))
-    assert not PictureFamily(teacher).reinforces(several)
+    made = student(teacher)
+    made.head = Head.of(several.decoder)
+    assert PictureFamily(teacher).reinforces
+    assert not PictureFamily(several).reinforces
     with pytest.raises(UnsupportedError, match=r"policy.*'decoder'.*single discrete action"):
-        reinforce(student(teacher), several, Reach, OPTIONS, 0)
+        reinforce(made, several, Reach, OPTIONS, 0)
 
 
 def test_students_of_vectors_are_left_to_fine_tuning() -> None:
     teacher = cartpole_policy(0.02)
     family = VectorFamily(teacher)
-    assert not family.reinforces(teacher)
+    assert not family.reinforces
+    with pytest.raises(UnsupportedError, match=r"no pictures"):
+        family.reinforce(None, teacher, Reach, 10, 0, lambda progress: None)  # type: ignore[arg-type]
 
 
 def test_a_loss_that_is_no_number_is_said() -> None:
