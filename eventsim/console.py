@@ -129,7 +129,7 @@ def show_zoo(to: Console, entries: Sequence[ZooEntry]) -> None:
             {
                 "name": entry.name,
                 "env": entry.env or "not stated",
-                "return": text if std is None else f"{text} ± {tables.signed(std)}",
+                "return": text if std is None else f"{text} ± {std:.3g}",
                 "reduction": entry.metadata.get("reduction"),
                 "size": entry.size,
             }

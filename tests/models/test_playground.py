@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eventsim.models import arena, optimize, playground
+from eventsim.models import arena, playground, workbench
 from eventsim.models.arena import Arena
 from eventsim.models.optimize import Search, Settings
 from eventsim.models.playground import Playground
@@ -27,7 +27,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(name)
         return make_for(policy, name, **arguments)
 
-    for module in (arena, optimize):
+    for module in (arena, workbench):
         monkeypatch.setattr(module, "make_for", counted)
     return names
 
