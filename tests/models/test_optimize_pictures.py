@@ -449,6 +449,23 @@ def test_what_will_not_be_done_in_the_budget_is_not_done_to_half(
 
 
 @pytest.mark.slow
+def test_what_has_been_learned_is_kept_though_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = lasting(tmp_path, monkeypatch)
+
+    def slow(student: Any, *_: Any) -> Any:
+        search.budget = search.seconds
+        return student
+
+    monkeypatch.setattr(search.family, "reinforce", slow)
+    names = list(search.stages())
+    assert names[-1] == "events own round 0 reinforced 0"
+    assert search.candidates[-1].name == names[-1]
+    assert len(search.candidates[-1].returns) > 0
+
+
+@pytest.mark.slow
 def test_where_learning_from_rewards_diverges_the_search_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
