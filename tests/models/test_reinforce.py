@@ -326,6 +326,7 @@ def test_finetune_takes_a_policy_of_convolutions(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("registered")
 def test_what_finetune_does_not_do_with_convolutions_is_said() -> None:
+    pytest.importorskip("torch")
     given = by_events()
     with pytest.raises(InputError, match=r"'algorithm'.*has convolutions.*trained by PPO"):
         finetune(given, algorithm="SAC")
