@@ -21,6 +21,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -29,11 +30,11 @@ from numpy.typing import NDArray
 
 from eventsim.errors import InputError, MissingDependencyError, SimulationError, UnsupportedError
 from eventsim.models.decoders import Argmax, ClipBox, SquashBox
-from eventsim.models.finetune_pictures import check_asked, sees_pictures, train_pictures
+from eventsim.models.finetune_pictures import check_asked, sees_pictures, train_on_rewards
 from eventsim.models.importers.sb3_critic import Critic, read_critic
 from eventsim.models.policy import Policy
 from eventsim.models.pruning import connection_sparsity, prune
-from eventsim.models.rollout import check_spaces, episode, make_env
+from eventsim.models.rollout import check_spaces, episode, make_env, make_for
 from eventsim.network import Network, Population
 from eventsim.neurons import Delta
 
@@ -223,24 +224,26 @@ def finetune(
         kind = "PPO"
         asked = None if algorithm is None else ALGORITHMS.get(algorithm.upper(), algorithm)
         check_asked(asked, settings.sparsity, final, settings.critic, settings.arguments)
-        train_pictures(
+        train_on_rewards(
             policy,
             env_id,
             steps=settings.steps,
             learning_rate=settings.learning_rate,
             looks=settings.looks,
-            look_episodes=settings.look_episodes,
             most_envs=settings.n_envs,
             first_seed=TRAINING_SEED + 1000 * (seed % 1000),
-            first_look=LOOK_SEED,
             seed=seed,
+            returned=partial(
+                _mean_return, partial(make_for, policy, env_id), settings.look_episodes
+            ),
             look=seen,
         )
     else:
         arguments = (policy.metadata.get("env_kwargs") or {}) if env_id == policy.env_id else {}
         kind = _algorithm(policy, algorithm)
         layers(policy.network)
-        env = make_env(env_id, **arguments)
+        make = partial(make_env, env_id, **arguments)
+        env = make()
         try:
             check_spaces(policy, env)
         finally:
@@ -262,12 +265,10 @@ def finetune(
 
         def look(steps: int, network: Network) -> None:
             now = policy.with_network(network)
-            seen(steps, now, _mean_return(now, env_id, arguments, settings.look_episodes))
+            seen(steps, now, _mean_return(make, settings.look_episodes, now))
 
         look(0, policy.network)
-        train(
-            kind, policy, lambda: make_env(env_id, **arguments), settings, final, seed, look, critic
-        )
+        train(kind, policy, make, settings, final, seed, look, critic)
     if best is None:
         raise SimulationError(
             f"the training ended below the sparsity of {final:.3g}; give more steps, or a smaller "
@@ -483,11 +484,11 @@ def _critic(source: str | os.PathLike[str] | None, kind: str, policy: Policy) ->
     return critic
 
 
-def _mean_return(policy: Policy, env_id: str, arguments: Mapping[str, Any], episodes: int) -> float:
+def _mean_return(make: Callable[[], Any], episodes: int, policy: Policy) -> float:
     session = policy.session()
     total = 0.0
     for k in range(episodes):
-        env = make_env(env_id, **arguments)
+        env = make()
         try:
             total += episode(session, env, LOOK_SEED + k).total
         finally:

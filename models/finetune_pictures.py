@@ -16,7 +16,7 @@ from eventsim.models.families import PictureFamily
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.policy import Policy
 from eventsim.models.reinforce import Progress, Reinforcement, reinforce
-from eventsim.models.rollout import check_spaces, episode, make_for
+from eventsim.models.rollout import check_spaces, make_for
 from eventsim.models.student import Demonstrations
 from eventsim.network import Network
 
@@ -31,18 +31,17 @@ def sees_pictures(network: Network) -> bool:
     return any(isinstance(q.weights, Local) for q in network.projections)
 
 
-def train_pictures(
+def train_on_rewards(
     policy: Policy,
     env_id: str,
     *,
     steps: int,
     learning_rate: float,
     looks: int,
-    look_episodes: int,
     most_envs: int | None,
     first_seed: int,
-    first_look: int,
     seed: int,
+    returned: Callable[[Policy], float],
     look: Callable[[int, Policy, float], None],
 ) -> None:
     """Let a policy learn on from rewards, and play it now and then.
@@ -55,14 +54,16 @@ def train_pictures(
     steps : int
         Environment steps.
     learning_rate : float
-    looks, look_episodes : int
-        Times that it is played on the way, and episodes each time.
+    looks : int
+        Times that it is played on the way.
     most_envs : int, optional
         Environments side by side at most.
-    first_seed, first_look : int
-        Of the episodes that it learns from, and by which it is looked at.
+    first_seed : int
+        Of the episodes that it learns from.
     seed : int
         Of what is drawn.
+    returned : callable
+        Plays a policy by events, for its mean return.
     look : callable
         Told the steps so far, the policy as it is then, and its mean return by events.
 
@@ -80,16 +81,6 @@ def train_pictures(
 
     def make() -> Any:
         return make_for(policy, env_id)
-
-    def returned(one: Policy) -> float:
-        session, total = one.session(), 0.0
-        for k in range(look_episodes):
-            env = make()
-            try:
-                total += episode(session, env, first_look + k).total
-            finally:
-                env.close()
-        return total / look_episodes
 
     env = make()
     try:
@@ -201,4 +192,4 @@ def _sized(options: Reinforcement) -> Reinforcement:
     return replace(options, n_envs=n, horizon=horizon)
 
 
-__all__ = ["check_asked", "sees_pictures", "student_with_thresholds", "train_pictures"]
+__all__ = ["check_asked", "sees_pictures", "student_with_thresholds", "train_on_rewards"]

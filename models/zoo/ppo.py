@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventsim.errors import InputError
+from eventsim.models.reinforce import advantages as estimates
 
 Array = NDArray[Any]
 Float = NDArray[np.float32]
@@ -72,14 +73,9 @@ class Batch:
 
 def advantages(batch: Batch, gamma: float, trace: float) -> Float:
     """Generalised advantage estimates, shape (T, N)."""
-    result = np.zeros_like(batch.values)
-    following, running = batch.last_values, np.zeros_like(batch.last_values)
-    for t in reversed(range(len(result))):
-        goes_on = 1.0 - batch.ends[t].astype(np.float32)
-        delta = batch.rewards[t] + gamma * goes_on * following - batch.values[t]
-        running = delta + gamma * trace * goes_on * running
-        result[t], following = running, batch.values[t]
-    return result
+    return estimates(
+        batch.rewards.T, batch.values.T, batch.last_values, batch.ends.T, gamma, trace
+    ).T
 
 
 class Learner:
