@@ -30,6 +30,7 @@ SEEDS = {
     "selection": 3_000_000,
     "test": 4_000_000,
     "reinforce": 5_000_000,
+    "accompany": 6_000_000,
 }
 
 #: Hidden layers of the dense students that are tried, cheapest first.
@@ -139,6 +140,11 @@ class Settings:
     own_polish : int
         Iterations for which the cheapest of that ladder that held learns on, four times, its
         thresholds as they are; 0 for none.
+    own_accompanied : int
+        Environment steps in which it learns on, twice, instead: it plays, and the teacher tells at
+        each step what to do. 0 for none, and none where actions are no single discrete choice.
+    accompanied_cost : float
+        Weight of the cost in the loss meanwhile.
     reinforced_steps, reinforced_rounds : int
         Environment steps of a round in which the cheapest of a ladder learns from rewards, 0 for
         none, and such rounds at most; from the second on it is cut first, while it holds.
@@ -179,6 +185,8 @@ class Settings:
     own_cost_growth: float = 1.35
     own_steps: int = 40_000
     own_polish: int = 0
+    own_accompanied: int = 0
+    accompanied_cost: float = 0.01
     reinforced_steps: int = 0
     reinforced_rounds: int = 6
 
@@ -215,6 +223,8 @@ LATER_SETTINGS = {
     "own_cost_growth": 1.35,
     "own_steps": 40_000,
     "own_polish": 0,
+    "own_accompanied": 0,
+    "accompanied_cost": 0.01,
     "reinforced_steps": 0,
     "reinforced_rounds": 6,
 }

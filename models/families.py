@@ -14,6 +14,8 @@ from eventsim.errors import InputError, UnsupportedError
 from eventsim.models.candidate import SEEDS, SHAPES, Settings
 from eventsim.models.distill import Training, train
 from eventsim.models.films import Film
+from eventsim.models.games import can_play
+from eventsim.models.on_policy import Accompanied, OnPolicy, distill_on_policy
 from eventsim.models.picture_cut import (
     cut_pictures,
     with_picture_thresholds,
@@ -30,7 +32,7 @@ from eventsim.models.picture_student import (
     picture_student_of,
 )
 from eventsim.models.policy import Policy
-from eventsim.models.reinforce import Progress, Reinforcement, can_reinforce, reinforce
+from eventsim.models.reinforce import Progress, Reinforcement, reinforce
 from eventsim.models.student import (
     Demonstrations,
     Float,
@@ -111,8 +113,8 @@ class Family(Protocol):
         """Drop neurons that nothing in the demonstrations made send."""
 
     @property
-    def reinforces(self) -> bool:
-        """Whether `reinforce` can be asked for."""
+    def plays(self) -> bool:
+        """Whether `reinforce` and `accompany` can be asked for."""
 
     def reinforce(
         self,
@@ -124,6 +126,18 @@ class Family(Protocol):
         on_batch: Callable[[Progress], None],
     ) -> Any:
         """Let a student learn from the rewards of so many steps."""
+
+    def accompany(
+        self,
+        student: Any,
+        own: Any,
+        teacher: Policy,
+        make: Callable[[], Any],
+        options: OnPolicy,
+        seed: int,
+        on_batch: Callable[[Accompanied], None],
+    ) -> Any:
+        """Let a student learn, while it plays, from the teacher as a student."""
 
     def arrays(self, student: Any) -> dict[str, NDArray[Any]]:
         """Arrays for a checkpoint."""
@@ -285,7 +299,7 @@ class VectorFamily:
         return student
 
     @property
-    def reinforces(self) -> bool:
+    def plays(self) -> bool:
         """They do not; `eventsim.models.finetune` is for them."""
         return False
 
@@ -300,6 +314,19 @@ class VectorFamily:
     ) -> Student:
         """Raise UnsupportedError."""
         raise UnsupportedError("has no pictures; use eventsim.models.finetune", where="policy")
+
+    def accompany(
+        self,
+        student: Student,
+        own: Student,
+        teacher: Policy,
+        make: Callable[[], Any],
+        options: OnPolicy,
+        seed: int,
+        on_batch: Callable[[Accompanied], None],
+    ) -> Student:
+        """Raise UnsupportedError."""
+        raise UnsupportedError("has no pictures; train on what was recorded", where="policy")
 
     def arrays(self, student: Student) -> dict[str, NDArray[Any]]:
         """See `eventsim.models.student.student_arrays`."""
@@ -433,9 +460,9 @@ class PictureFamily:
         return without_silent(student, demonstrations)
 
     @property
-    def reinforces(self) -> bool:
-        """See `eventsim.models.reinforce.can_reinforce`."""
-        return can_reinforce(self.head)
+    def plays(self) -> bool:
+        """See `eventsim.models.games.can_play`."""
+        return can_play(self.head)
 
     def reinforce(
         self,
@@ -450,6 +477,22 @@ class PictureFamily:
         first = SEEDS["reinforce"] + seed % 90_000
         options = Reinforcement(steps)
         return reinforce(student, teacher, make, options, seed, first_seed=first, on_batch=on_batch)
+
+    def accompany(
+        self,
+        student: PictureStudent,
+        own: PictureStudent,
+        teacher: Policy,
+        make: Callable[[], Any],
+        options: OnPolicy,
+        seed: int,
+        on_batch: Callable[[Accompanied], None],
+    ) -> PictureStudent:
+        """See `eventsim.models.on_policy.distill_on_policy`."""
+        first = SEEDS["accompany"] + seed % 90_000
+        return distill_on_policy(
+            student, own, teacher, make, options, seed, first_seed=first, on_batch=on_batch
+        )
 
     def arrays(self, student: PictureStudent) -> dict[str, NDArray[Any]]:
         """See `eventsim.models.picture_student.picture_arrays`."""

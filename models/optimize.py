@@ -201,7 +201,8 @@ class Search(Workbench):
     def _to_polish(self) -> str:
         """Name of the cheapest round of the teacher's ladder that held, if it is to learn on."""
         held = [c for c in self._held("events", OWN) if "round" in c.name.split()[-2]]
-        return min(held, key=lambda c: c.macs).name if held and self.settings.own_polish else ""
+        asked = self.settings.own_polish or self._accompanies
+        return min(held, key=lambda c: c.macs).name if held and asked else ""
 
     def _own_begin(self) -> Iterator[str]:
         """The teacher as a student, if it has the form of one, and what of it is ever heard."""
@@ -223,7 +224,7 @@ class Search(Workbench):
     def _to_mend(self, start: str) -> Candidate | None:
         """The cheapest of a ladder from which rewards may come to what holds, if that is asked."""
         options = self.settings
-        if not (options.reinforced_steps and self.family.reinforces):
+        if not (options.reinforced_steps and self.family.plays):
             return None
         near = [
             c

@@ -4,34 +4,29 @@ Imitation ends where a small network cannot tell what its teacher tells; which o
 return, imitation does not know. So the student plays, and learns by proximal policy optimisation
 (Schulman et al. 2017, arXiv 1707.06347) with generalised advantages (arXiv 1506.02438).
 
-It plays and learns as the event-driven network that it is. A batch is of windows of consecutive
-steps, and each window begins with what every neuron held there; the forward pass and its gradient
-are those of `eventsim.models.distill`, and the cost of the events is part of the loss. Masks and
-thresholds stay as they are. A critic of its own, dense and small, is thrown away in the end.
+It plays and learns as the event-driven network that it is, see `eventsim.models.games`; the
+forward pass and its gradient are those of `eventsim.models.distill`, and the cost of the events is
+part of the loss. Masks and thresholds stay as they are. A critic of its own, dense and small, is
+thrown away in the end.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eventsim.errors import SimulationError, UnsupportedError
-from eventsim.models.decoders import Argmax
 from eventsim.models.distill import Training, torch_module
-from eventsim.models.picture_distill import PictureModule
+from eventsim.models.games import Games, Player, parts_of
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.policy import Policy
-from eventsim.models.student import Head
 
 if TYPE_CHECKING:
-    import gymnasium as gym
-
-    Env: TypeAlias = gym.Env[Any, Any]
+    from eventsim.models.games import Env
 
 Float32 = NDArray[np.float32]
 
@@ -39,8 +34,6 @@ Float32 = NDArray[np.float32]
 _CRITIC_CHANNELS, _CRITIC_HIDDEN = (16, 32, 32), 128
 #: Part of the steps in which the critic learns alone.
 _WARM_UP = 0.08
-#: Largest norm of a gradient.
-_MAX_NORM = 0.5
 #: Powers of two between which the factor on the outputs is sought.
 _SHARPEST = 12.0
 
@@ -106,11 +99,6 @@ class Progress:
     student: Callable[[], PictureStudent]
 
 
-def can_reinforce(head: Head) -> bool:
-    """Whether actions are drawn from one distribution, of an output each, as is needed here."""
-    return isinstance(head.decoder, Argmax)
-
-
 def reinforce(
     student: PictureStudent,
     policy: Policy,
@@ -153,17 +141,9 @@ def reinforce(
     MissingDependencyError
         If torch is not installed.
     """
-    decoder = student.head.decoder
-    if not isinstance(decoder, Argmax):
-        raise UnsupportedError(
-            f"is {decoder.kind}; only a single discrete action, of an output a choice, is learned "
-            "from rewards",
-            where="policy",
-            field="decoder",
-        )
     torch = torch_module()
     torch.manual_seed(seed)
-    games = _Games(policy, decoder.start, make, options.n_envs, first_seed)
+    games = Games(policy, make, options.n_envs, first_seed)
     try:
         return _Learning(student, options, games, seed).run(on_batch)
     finally:
@@ -185,71 +165,20 @@ class _Batch:
     cut: list[tuple[int, int, Any]]
 
 
-class _Games:
-    """Environments side by side; each begins anew when its episode is over."""
-
-    def __init__(
-        self, policy: Policy, start: int, make: Callable[[], Env], n: int, first_seed: int
-    ) -> None:
-        self._encoder, self._start = policy.encoder, start
-        self._shape = policy.network[policy.network.inputs[0]].shape
-        self._envs = [make() for _ in range(n)]
-        self._clocks, self._totals = np.zeros(n, np.int64), np.zeros(n)
-        first = [env.reset(seed=first_seed + k)[0] for k, env in enumerate(self._envs)]
-        self.pictures = np.stack([self._encode(k, one) for k, one in enumerate(first)])
-        #: Returns of the episodes that have ended since this was last emptied.
-        self.finished: list[float] = []
-        #: Environments whose episode the last step cut, and the pictures that it would go on from.
-        self.cut: list[tuple[int, NDArray[Any]]] = []
-
-    def step(self, actions: NDArray[np.int64]) -> tuple[Float32, NDArray[np.bool_]]:
-        """Rewards, and which episodes ended."""
-        rewards = np.zeros(len(self._envs), np.float32)
-        ends = np.zeros(len(self._envs), np.bool_)
-        self.cut = []
-        for k, env in enumerate(self._envs):
-            picture, reward, over, cut, _ = env.step(int(actions[k]) + self._start)
-            rewards[k], ends[k] = reward, over or cut
-            self._totals[k] += float(reward)
-            self._clocks[k] += 1
-            if ends[k]:
-                self.finished.append(float(self._totals[k]))
-                if not over:
-                    self.cut.append((k, self._encode(k, picture)))
-                self._totals[k], self._clocks[k] = 0.0, 0
-                picture, _ = env.reset()
-            self.pictures[k] = self._encode(k, picture)
-        return rewards, ends
-
-    def close(self) -> None:
-        for env in self._envs:
-            env.close()
-
-    def _encode(self, k: int, observation: Any) -> NDArray[Any]:
-        """Bytes in torch's order of axes."""
-        inputs = self._encoder.encode(observation, int(self._clocks[k]))
-        return np.moveaxis(inputs.reshape(self._shape), -1, 0).ravel()
-
-
-class _Learning:
+class _Learning(Player):
     """One student that learns: its parameters, its critic and what trains them."""
 
     def __init__(
-        self, student: PictureStudent, options: Reinforcement, games: _Games, seed: int
+        self, student: PictureStudent, options: Reinforcement, games: Games, seed: int
     ) -> None:
-        torch = self._torch = torch_module()
-        self._options, self._games = options, games
-        self._scale, self._thresholds = student.scale, student.thresholds
-        self._module = PictureModule(student, 1.0)
-        self._critic = _critic(student)
-        self._actor_steps = torch.optim.Adam(self._module.values, options.learning_rate, eps=1e-5)
-        self._critic_steps = torch.optim.Adam(self._critic.parameters(), options.critic_rate)
         # Windows are counted as the simulator counts, and thresholds stay.
-        self._training = Training(cost=options.cost, learn_thresholds=False)
+        training = Training(cost=options.cost, learn_thresholds=False)
+        super().__init__(student, games, training, options.learning_rate)
+        self._options = options
+        self._critic = _critic(student)
+        critic = self._critic.parameters()
+        self._critic_steps = self._torch.optim.Adam(critic, options.critic_rate)
         self._rng = np.random.default_rng(seed)
-        # As after a reset. A later episode begins with what the last one left, which is within the
-        # thresholds of what it would send.
-        self._held = [torch.zeros(options.n_envs, size) for size in student.sizes[:-1]]
         self._unit = _Unit(options.gamma, options.n_envs)
         self._sharpness = self._look()
 
@@ -264,26 +193,12 @@ class _Learning:
             if k < alone:
                 self._unit.see(batch.rewards, batch.ends)
             fall = 1.0 - 0.9 * max(k - alone, 0) / max(count - alone, 1)
-            for group in self._actor_steps.param_groups:
-                group["lr"] = o.learning_rate * fall
+            self._slow_down(fall)
             macs = self._learn(batch, k >= alone)
             ended, self._games.finished = self._games.finished, []
             mean = float(np.mean(ended)) if ended else math.nan
-            on_batch(Progress((k + 1) * size, mean, macs, self._student))
-        return self._student()
-
-    def _student(self) -> PictureStudent:
-        made = self._module.student()
-        made.thresholds = [theta.copy() for theta in self._thresholds]  # unrounded
-        return made
-
-    def _forward(self) -> tuple[Any, Any]:
-        """Pictures of now, and the outputs for them, by events."""
-        x = self._torch.from_numpy(self._games.pictures.copy())
-        outputs, _ = self._module.forward(self._scaled(x[:, None]), self._training, self._held)
-        self._held = self._module.held
-        self._check(float(outputs.sum()))
-        return x, outputs[:, 0]
+            on_batch(Progress((k + 1) * size, mean, macs, self.student))
+        return self.student()
 
     def _look(self) -> float:
         """Play a window by the likeliest actions; the factor that makes outputs certain enough."""
@@ -348,7 +263,7 @@ class _Learning:
         better = torch.from_numpy(flat.astype(np.float32))
         costs = []
         for _ in range(o.epochs):
-            for part in self._parts():
+            for part in parts_of(o.n_envs, o.parts, self._rng):
                 wrong = torch.square(self._values(batch.pictures[part]) - targets[part]).mean()
                 self._step(self._critic_steps, list(self._critic.parameters()), wrong)
                 if not actor:
@@ -364,32 +279,9 @@ class _Learning:
                 loss = -torch.minimum(gain * ratio, gain * clipped).mean()
                 entropy = -(log_p.exp() * log_p).sum(dim=-1).mean()
                 loss = loss - o.entropy * entropy + o.cost * torch.log(cost + 0.5)
-                self._step(self._actor_steps, self._module.values, loss)
+                self._step(self._steps, self._module.values, loss)
                 costs.append(float(cost.detach()))
         return float(np.mean(costs)) if costs else math.nan
-
-    def _parts(self) -> Iterator[Any]:
-        """Windows of each minibatch."""
-        order = self._rng.permutation(self._options.n_envs)
-        for part in np.array_split(order, min(self._options.parts, len(order))):
-            yield self._torch.from_numpy(part)
-
-    def _step(self, optimiser: Any, parameters: list[Any], loss: Any) -> None:
-        self._check(float(loss.detach()))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self._torch.nn.utils.clip_grad_norm_(parameters, _MAX_NORM)
-        optimiser.step()
-
-    def _check(self, value: float) -> None:
-        if not math.isfinite(value):
-            raise SimulationError(
-                f"learning from rewards diverged, to {value}; lower the learning rate, or look for "
-                "rewards that are not finite"
-            )
-
-    def _scaled(self, pictures: Any) -> Any:
-        return pictures.to(self._torch.float32) * self._scale
 
     def _values(self, pictures: Any) -> Any:
         """Values of pictures (n, steps, values), shape (n, steps)."""
@@ -464,4 +356,4 @@ def _critic(student: PictureStudent) -> Any:
     return nn.Sequential(*layers, nn.Flatten(), hidden, nn.ReLU(), nn.Linear(_CRITIC_HIDDEN, 1))
 
 
-__all__ = ["Progress", "Reinforcement", "advantages", "can_reinforce", "reinforce"]
+__all__ = ["Progress", "Reinforcement", "advantages", "reinforce"]

@@ -29,6 +29,7 @@ from eventsim.models.candidate import (
 )
 from eventsim.models.distill import Training, tempered
 from eventsim.models.families import Family, family_of, settings_for
+from eventsim.models.on_policy import Accompanied, OnPolicy
 from eventsim.models.playground import Playground
 from eventsim.models.policy import Policy
 from eventsim.models.reinforce import Progress
@@ -200,8 +201,30 @@ class Workbench:
     def _polished(self, name: str, before: str) -> dict[str, Any]:
         """A student of the teacher's ladder that goes on learning, with nothing cut or dearer."""
         options = self.settings.from_teacher()
-        training = options.training(options.own_polish, True, learn_thresholds=False)
-        return self._trained(name, self._students[before], training, OWN, options)
+        if not self._accompanies:
+            training = options.training(options.own_polish, True, learn_thresholds=False)
+            return self._trained(name, self._students[before], training, OWN, options)
+        self._check_time()
+        learning = OnPolicy(
+            options.own_accompanied,
+            learning_rate=options.own_learning_rate,
+            cost=options.accompanied_cost,
+        )
+        student = self.family.accompany(
+            self._students[before],
+            self._students[OWN],
+            self.teacher,
+            lambda: make_for(self.teacher, self.env_id, **self.env_kwargs),
+            learning,
+            self._key(name),
+            self._while_it_fits(learning.steps),
+        )
+        return self._candidate(name, student, OWN)
+
+    @property
+    def _accompanies(self) -> bool:
+        """Whether the teacher's ladder learns on while it plays."""
+        return bool(self.settings.own_accompanied and self.family.plays)
 
     def _trained(
         self, name: str, student: Any, training: Training, start: str, options: Settings
@@ -237,11 +260,11 @@ class Workbench:
         )
         return self._candidate(name, student, start)
 
-    def _while_it_fits(self, steps: int) -> Callable[[Progress], None]:
+    def _while_it_fits(self, steps: int) -> Callable[[Progress | Accompanied], None]:
         """Something to be told of batches, which ends what will not be done within the budget."""
         began = self.seconds
 
-        def look(progress: Progress) -> None:
+        def look(progress: Progress | Accompanied) -> None:
             taken = self.seconds - began
             if began + taken * steps / progress.steps > self.budget and 2 * progress.steps < steps:
                 raise OutOfTimeError

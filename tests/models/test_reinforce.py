@@ -17,13 +17,13 @@ from eventsim.models.families import PictureFamily, VectorFamily
 from eventsim.models.finetune import LOOK_SEED, TRAINING_SEED, Look, finetune
 from eventsim.models.finetune import Settings as FineTuning
 from eventsim.models.finetune_pictures import student_with_thresholds
+from eventsim.models.games import Games
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.pixels import Pixels
 from eventsim.models.policy import Policy
 from eventsim.models.reinforce import (
     Progress,
     Reinforcement,
-    _Games,
     _Learning,
     _Unit,
     advantages,
@@ -128,7 +128,7 @@ class Wait(Reach):
 def test_what_a_limit_of_time_cuts_is_worth_what_would_have_come() -> None:
     torch = pytest.importorskip("torch")
     teacher = policy()
-    games = _Games(teacher, 0, lambda: Wait(5), OPTIONS.n_envs, 5)
+    games = Games(teacher, lambda: Wait(5), OPTIONS.n_envs, 5)
     learning = _Learning(student(teacher), OPTIONS, games, 0)
     batch = learning._play()
     assert len(batch.cut) == int(batch.ends.sum()) > 0
@@ -165,7 +165,7 @@ def test_it_plays_what_the_simulator_would_and_learns_on_the_same_outputs() -> N
     torch = pytest.importorskip("torch")
     teacher = policy()
     made = student(teacher)
-    games = _Games(teacher, 0, lambda: Reach(1000), OPTIONS.n_envs, 5)
+    games = Games(teacher, lambda: Reach(1000), OPTIONS.n_envs, 5)
     learning = _Learning(made, OPTIONS, games, 0)
     # It has looked at a window by then, to see how certain it is; a simulator starts afresh.
     learning._held = [0.0 * held for held in learning._held]
@@ -198,7 +198,7 @@ def test_the_likeliest_action_is_as_likely_as_is_asked_for() -> None:
     for factor in (0.01, 1.0, 50.0):  # whatever the outputs' scale is
         made = student(teacher)
         made.weights[-1] *= factor
-        games = _Games(teacher, 0, lambda: Reach(1000), 16, 5)
+        games = Games(teacher, lambda: Reach(1000), 16, 5)
         learning = _Learning(made, replace(OPTIONS, n_envs=16, certainty=0.7), games, 0)
         network = made.to_policy(teacher).network
         batch = learning._play()
@@ -359,8 +359,8 @@ def test_what_cannot_be_drawn_from_is_refused() -> None:
     several = replace(teacher, decoder=MultiDiscreteArgmax((3,)))
     made = student(teacher)
     made.head = Head.of(several.decoder)
-    assert PictureFamily(teacher).reinforces
-    assert not PictureFamily(several).reinforces
+    assert PictureFamily(teacher).plays
+    assert not PictureFamily(several).plays
     with pytest.raises(UnsupportedError, match=r"policy.*'decoder'.*single discrete action"):
         reinforce(made, several, Reach, OPTIONS, 0)
 
@@ -368,7 +368,7 @@ def test_what_cannot_be_drawn_from_is_refused() -> None:
 def test_students_of_vectors_are_left_to_fine_tuning() -> None:
     teacher = cartpole_policy(0.02)
     family = VectorFamily(teacher)
-    assert not family.reinforces
+    assert not family.plays
     with pytest.raises(UnsupportedError, match=r"no pictures"):
         family.reinforce(None, teacher, Reach, 10, 0, lambda progress: None)  # type: ignore[arg-type]
 

@@ -1,0 +1,187 @@
+"""Students of pictures that play environments side by side, and learn from what they play.
+
+They play as the event-driven networks that they are. A batch is of windows of consecutive steps,
+and each window begins with what every neuron held there, so that training sees the errors that
+holding makes in use; recorded windows begin afresh, and show little of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eventsim.errors import SimulationError, UnsupportedError
+from eventsim.models.decoders import Argmax
+from eventsim.models.distill import FASTER, Training, torch_module
+from eventsim.models.picture_distill import PictureModule
+from eventsim.models.picture_student import PictureStudent
+from eventsim.models.policy import Policy
+from eventsim.models.student import Head
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    Env: TypeAlias = gym.Env[Any, Any]
+
+Float32 = NDArray[np.float32]
+
+#: Largest norm of a gradient.
+_MAX_NORM = 0.5
+
+
+def can_play(head: Head) -> bool:
+    """Whether actions are one discrete choice, of an output each, as is needed here."""
+    return isinstance(head.decoder, Argmax)
+
+
+class Games:
+    """Environments side by side; each begins anew when its episode is over.
+
+    Parameters
+    ----------
+    policy : Policy
+        Whose encoder and decoder stand between environments and student.
+    make : callable
+        Makes an environment as the policy sees it.
+    n : int
+    first_seed : int
+        Of the first environment's first reset; the others' follow.
+
+    Raises
+    ------
+    UnsupportedError
+        If the policy's actions are no single discrete choice.
+    """
+
+    def __init__(self, policy: Policy, make: Callable[[], Env], n: int, first_seed: int) -> None:
+        decoder = policy.decoder
+        if not isinstance(decoder, Argmax):
+            raise UnsupportedError(
+                f"is {decoder.kind}; only a single discrete action, of an output a choice, is "
+                "learned in play",
+                where="policy",
+                field="decoder",
+            )
+        self._encoder, self._start = policy.encoder, decoder.start
+        self._shape = policy.network[policy.network.inputs[0]].shape
+        self._envs = [make() for _ in range(n)]
+        self._clocks, self._totals = np.zeros(n, np.int64), np.zeros(n)
+        first = [env.reset(seed=first_seed + k)[0] for k, env in enumerate(self._envs)]
+        self.pictures = np.stack([self._encode(k, one) for k, one in enumerate(first)])
+        #: Returns of the episodes that have ended since this was last emptied.
+        self.finished: list[float] = []
+        #: Environments whose episode the last step cut, and the pictures that it would go on from.
+        self.cut: list[tuple[int, NDArray[Any]]] = []
+
+    def __len__(self) -> int:
+        return len(self._envs)
+
+    def step(self, actions: NDArray[np.int64]) -> tuple[Float32, NDArray[np.bool_]]:
+        """Rewards, and which episodes ended."""
+        rewards = np.zeros(len(self._envs), np.float32)
+        ends = np.zeros(len(self._envs), np.bool_)
+        self.cut = []
+        for k, env in enumerate(self._envs):
+            picture, reward, over, cut, _ = env.step(int(actions[k]) + self._start)
+            rewards[k], ends[k] = reward, over or cut
+            self._totals[k] += float(reward)
+            self._clocks[k] += 1
+            if ends[k]:
+                self.finished.append(float(self._totals[k]))
+                if not over:
+                    self.cut.append((k, self._encode(k, picture)))
+                self._totals[k], self._clocks[k] = 0.0, 0
+                picture, _ = env.reset()
+            self.pictures[k] = self._encode(k, picture)
+        return rewards, ends
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self._envs:
+            env.close()
+
+    def _encode(self, k: int, observation: Any) -> NDArray[Any]:
+        """Bytes in torch's order of axes."""
+        inputs = self._encoder.encode(observation, int(self._clocks[k]))
+        return np.moveaxis(inputs.reshape(self._shape), -1, 0).ravel()
+
+
+class Player:
+    """A student that plays by events and learns; its masks stay as they are.
+
+    Parameters
+    ----------
+    student : PictureStudent
+        Untouched.
+    games : Games
+    training : Training
+        How windows are held and counted, and whether thresholds are learned.
+    learning_rate : float
+        Of Adam, to begin with.
+    """
+
+    def __init__(
+        self, student: PictureStudent, games: Games, training: Training, learning_rate: float
+    ) -> None:
+        self._torch = torch_module()
+        self._games, self._training = games, training
+        self._scale, self._thresholds = student.scale, student.thresholds
+        self._module = PictureModule(student, 1.0)
+        groups: list[dict[str, Any]] = [{"params": self._module.values, "lr": learning_rate}]
+        if training.learn_thresholds:
+            groups.append({"params": self._module.logs, "lr": FASTER * learning_rate})
+        self._steps = self._torch.optim.Adam(groups, eps=1e-5)
+        self._rates = [group["lr"] for group in groups]
+        # As after a reset. A later episode begins with what the last one left, which is within the
+        # thresholds of what it would send.
+        self._held = [self._torch.zeros(len(games), size) for size in student.sizes[:-1]]
+
+    def student(self) -> PictureStudent:
+        """The student as it is now; thresholds that are not learned are unrounded."""
+        made = self._module.student()
+        if not self._training.learn_thresholds:
+            made.thresholds = [theta.copy() for theta in self._thresholds]
+        return made
+
+    def _slow_down(self, factor: float) -> None:
+        """Go on at so much of the first learning rate."""
+        for group, rate in zip(self._steps.param_groups, self._rates, strict=True):
+            group["lr"] = factor * rate
+
+    def _forward(self) -> tuple[Any, Any]:
+        """Pictures of now, and the outputs for them, by events."""
+        x = self._torch.from_numpy(self._games.pictures.copy())
+        outputs, _ = self._module.forward(self._scaled(x[:, None]), self._training, self._held)
+        self._held = self._module.held
+        self._check(float(outputs.sum()))
+        return x, outputs[:, 0]
+
+    def _scaled(self, pictures: Any) -> Any:
+        return pictures.to(self._torch.float32) * self._scale
+
+    def _step(self, optimiser: Any, parameters: list[Any], loss: Any) -> None:
+        self._check(float(loss.detach()))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._torch.nn.utils.clip_grad_norm_(parameters, _MAX_NORM)
+        optimiser.step()
+
+    def _check(self, value: float) -> None:
+        if not math.isfinite(value):
+            raise SimulationError(
+                f"learning in play diverged, to {value}; lower the learning rate, or look for "
+                "rewards and outputs that are not finite"
+            )
+
+
+def parts_of(n: int, parts: int, rng: np.random.Generator) -> Iterator[Any]:
+    """Numbers of n windows, shuffled, in so many parts if there are as many."""
+    for part in np.array_split(rng.permutation(n), min(parts, n)):
+        yield torch_module().from_numpy(part)
+
+
+__all__ = ["Games", "Player", "can_play", "parts_of"]
