@@ -143,8 +143,9 @@ class Settings:
     own_accompanied : int
         Environment steps in which it learns on, twice, instead: it plays, and the teacher tells at
         each step what to do. 0 for none, and none where actions are no single discrete choice.
-    accompanied_cost : float
-        Weight of the cost in the loss meanwhile.
+    accompanied_cost, accompanied_raise : float
+        Weight of the cost in the loss meanwhile, and what thresholds are multiplied by beforehand:
+        what they do hardly shows in recorded windows, whose ladder leaves them small.
     reinforced_steps, reinforced_rounds : int
         Environment steps of a round in which the cheapest of a ladder learns from rewards, 0 for
         none, and such rounds at most; from the second on it is cut first, while it holds.
@@ -187,6 +188,7 @@ class Settings:
     own_polish: int = 0
     own_accompanied: int = 0
     accompanied_cost: float = 0.01
+    accompanied_raise: float = 1.75
     reinforced_steps: int = 0
     reinforced_rounds: int = 6
 
@@ -225,6 +227,7 @@ LATER_SETTINGS = {
     "own_polish": 0,
     "own_accompanied": 0,
     "accompanied_cost": 0.01,
+    "accompanied_raise": 1.75,
     "reinforced_steps": 0,
     "reinforced_rounds": 6,
 }

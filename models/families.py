@@ -15,7 +15,7 @@ from eventsim.models.candidate import SEEDS, SHAPES, Settings
 from eventsim.models.distill import Training, train
 from eventsim.models.films import Film
 from eventsim.models.games import can_play
-from eventsim.models.on_policy import Accompanied, OnPolicy, distill_on_policy
+from eventsim.models.on_policy import OnPolicy, distill_on_policy
 from eventsim.models.picture_cut import (
     cut_pictures,
     with_picture_thresholds,
@@ -135,7 +135,6 @@ class Family(Protocol):
         make: Callable[[], Any],
         options: OnPolicy,
         seed: int,
-        on_batch: Callable[[Accompanied], None],
     ) -> Any:
         """Let a student learn, while it plays, from the teacher as a student."""
 
@@ -231,7 +230,7 @@ FRAMES: dict[str, Any] = {
     "own_cut_share": 0.3,
     "own_iterations": 90,
     "own_steps": 8_000,
-    "own_polish": 400,
+    "own_accompanied": 250_000,
     "reinforced_steps": 0,
     "wider": (0, 1),
 }
@@ -323,7 +322,6 @@ class VectorFamily:
         make: Callable[[], Any],
         options: OnPolicy,
         seed: int,
-        on_batch: Callable[[Accompanied], None],
     ) -> Student:
         """Raise UnsupportedError."""
         raise UnsupportedError("has no pictures; train on what was recorded", where="policy")
@@ -486,13 +484,10 @@ class PictureFamily:
         make: Callable[[], Any],
         options: OnPolicy,
         seed: int,
-        on_batch: Callable[[Accompanied], None],
     ) -> PictureStudent:
         """See `eventsim.models.on_policy.distill_on_policy`."""
         first = SEEDS["accompany"] + seed % 90_000
-        return distill_on_policy(
-            student, own, teacher, make, options, seed, first_seed=first, on_batch=on_batch
-        )
+        return distill_on_policy(student, own, teacher, make, options, seed, first_seed=first)
 
     def arrays(self, student: PictureStudent) -> dict[str, NDArray[Any]]:
         """See `eventsim.models.picture_student.picture_arrays`."""

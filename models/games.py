@@ -31,6 +31,8 @@ Float32 = NDArray[np.float32]
 
 #: Largest norm of a gradient.
 _MAX_NORM = 0.5
+#: Steps of an episode that are learned from at most.
+LONGEST = 5_000
 
 
 def can_play(head: Head) -> bool:
@@ -50,6 +52,8 @@ class Games:
     n : int
     first_seed : int
         Of the first environment's first reset; the others' follow.
+    longest : int, optional
+        Steps after which an episode is cut: where a game is stuck, it would be most of all.
 
     Raises
     ------
@@ -57,7 +61,14 @@ class Games:
         If the policy's actions are no single discrete choice.
     """
 
-    def __init__(self, policy: Policy, make: Callable[[], Env], n: int, first_seed: int) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        make: Callable[[], Env],
+        n: int,
+        first_seed: int,
+        longest: int = LONGEST,
+    ) -> None:
         decoder = policy.decoder
         if not isinstance(decoder, Argmax):
             raise UnsupportedError(
@@ -66,7 +77,7 @@ class Games:
                 where="policy",
                 field="decoder",
             )
-        self._encoder, self._start = policy.encoder, decoder.start
+        self._encoder, self._start, self._longest = policy.encoder, decoder.start, longest
         self._shape = policy.network[policy.network.inputs[0]].shape
         self._envs = [make() for _ in range(n)]
         self._clocks, self._totals = np.zeros(n, np.int64), np.zeros(n)
@@ -87,9 +98,9 @@ class Games:
         self.cut = []
         for k, env in enumerate(self._envs):
             picture, reward, over, cut, _ = env.step(int(actions[k]) + self._start)
-            rewards[k], ends[k] = reward, over or cut
             self._totals[k] += float(reward)
             self._clocks[k] += 1
+            rewards[k], ends[k] = reward, over or cut or self._clocks[k] >= self._longest
             if ends[k]:
                 self.finished.append(float(self._totals[k]))
                 if not over:
@@ -184,4 +195,4 @@ def parts_of(n: int, parts: int, rng: np.random.Generator) -> Iterator[Any]:
         yield torch_module().from_numpy(part)
 
 
-__all__ = ["Games", "Player", "can_play", "parts_of"]
+__all__ = ["LONGEST", "Games", "Player", "can_play", "parts_of"]

@@ -12,6 +12,7 @@ cost is seen here.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,8 @@ class OnPolicy:
     cost : float
         Weight of the logarithm of the multiplications a step.
     learn_thresholds : bool
+    seconds : float
+        After which it ends though steps be left; the learning rate falls accordingly.
     """
 
     steps: int = 600_000
@@ -60,6 +63,7 @@ class OnPolicy:
     learning_rate: float = 5e-4
     cost: float = 0.01
     learn_thresholds: bool = True
+    seconds: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -133,10 +137,13 @@ def distill_on_policy(
     games = Games(policy, make, options.n_envs, first_seed)
     try:
         learning = _Accompanied(student, teacher, games, options, seed)
-        size, done = options.n_envs * options.horizon, 0
-        while done < options.steps:
+        size, done, over = options.n_envs * options.horizon, 0, 0.0
+        began = time.perf_counter()
+        while over < 1.0:
             done += size
-            divergence, agreement, macs = learning.batch(min(done / options.steps, 1.0))
+            late = (time.perf_counter() - began) / options.seconds
+            over = min(max(done / options.steps, late), 1.0)
+            divergence, agreement, macs = learning.batch(over)
             on_batch(Accompanied(done, divergence, agreement, macs))
         return learning.student()
     finally:

@@ -195,7 +195,7 @@ class Search(Workbench):
         name = base
         for number in range(2 if base else 0):
             before, name = name, f"{base} polished {number}"
-            self._stage(name, partial(self._polished, name, before))
+            self._stage(name, partial(self._polished, name, before, 1.0 / (2 - number)))
             yield name
 
     def _to_polish(self) -> str:

@@ -29,7 +29,8 @@ from eventsim.models.candidate import (
 )
 from eventsim.models.distill import Training, tempered
 from eventsim.models.families import Family, family_of, settings_for
-from eventsim.models.on_policy import Accompanied, OnPolicy
+from eventsim.models.games import LONGEST
+from eventsim.models.on_policy import OnPolicy
 from eventsim.models.playground import Playground
 from eventsim.models.policy import Policy
 from eventsim.models.reinforce import Progress
@@ -38,10 +39,12 @@ from eventsim.models.student import Demonstrations
 from eventsim.models.validation import Validation
 from eventsim.output import write_atomically, write_text
 
+#: Seconds of a training after which it is seen whether it will be done in time.
+_LOOK_AFTER = 5.0
+#: Seconds in which a student whose thresholds were raised does not yet learn to do with them.
+_LEAST = 60.0
 #: Name of the teacher as a student.
 OWN = "own"
-#: Steps of an episode that are recorded at most: where a game is stuck, it would be most of all.
-_LONGEST = 5_000
 
 
 class OutOfTimeError(Exception):
@@ -198,26 +201,33 @@ class Workbench:
         training = options.training(options.event_iterations, start == OWN, cost=cost)
         return self._trained(name, student, training, start, options)
 
-    def _polished(self, name: str, before: str) -> dict[str, Any]:
-        """A student of the teacher's ladder that goes on learning, with nothing cut or dearer."""
+    def _polished(self, name: str, before: str, share: float) -> dict[str, Any]:
+        """A student of the teacher's ladder that goes on learning; nothing is cut.
+
+        It takes a share of the time that is left at most, where it plays.
+        """
         options = self.settings.from_teacher()
         if not self._accompanies:
             training = options.training(options.own_polish, True, learn_thresholds=False)
             return self._trained(name, self._students[before], training, OWN, options)
-        self._check_time()
+        seconds = share * (self.budget - self.seconds)
+        if seconds < _LEAST:
+            raise OutOfTimeError
         learning = OnPolicy(
             options.own_accompanied,
             learning_rate=options.own_learning_rate,
             cost=options.accompanied_cost,
+            seconds=seconds,
         )
+        student = self._students[before].copy()
+        student.thresholds = [options.accompanied_raise * theta for theta in student.thresholds]
         student = self.family.accompany(
-            self._students[before],
+            student,
             self._students[OWN],
             self.teacher,
             lambda: make_for(self.teacher, self.env_id, **self.env_kwargs),
             learning,
             self._key(name),
-            self._while_it_fits(learning.steps),
         )
         return self._candidate(name, student, OWN)
 
@@ -260,15 +270,19 @@ class Workbench:
         )
         return self._candidate(name, student, start)
 
-    def _while_it_fits(self, steps: int) -> Callable[[Progress | Accompanied], None]:
+    def _while_it_fits(self, steps: int) -> Callable[[Progress], None]:
         """Something to be told of batches, which ends what will not be done within the budget."""
-        began = self.seconds
+        first: list[float] = []  # the first batch begins with what is done but once
 
-        def look(progress: Progress | Accompanied) -> None:
-            taken = self.seconds - began
-            if began + taken * steps / progress.steps > self.budget and 2 * progress.steps < steps:
-                raise OutOfTimeError
-            if progress.steps < steps:
+        def look(progress: Progress) -> None:
+            now, done = self.seconds, progress.steps
+            if not first:
+                first.extend((now, done))
+            elif 2 * done < steps and now - first[0] > _LOOK_AFTER:
+                rate = (done - first[1]) / (now - first[0])
+                if now + (steps - done) / rate > self.budget:
+                    raise OutOfTimeError
+            if done < steps:
                 self._check_time()
 
         return look
@@ -302,7 +316,7 @@ class Workbench:
         recorded: list[Any] = []
         while sum(len(x) for x in recorded) < steps:
             seed = SEEDS["record"] + int(rng.integers(100_000))
-            played = self._ground.play(session, seed, record=True, most=_LONGEST)
+            played = self._ground.play(session, seed, record=True, most=LONGEST)
             if played.inputs is not None:
                 recorded.append(self.family.packed(played.inputs))
         return recorded

@@ -105,6 +105,18 @@ def test_masks_stay_and_a_seed_repeats_it() -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def test_it_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    clock = iter(range(100))
+    monkeypatch.setattr("eventsim.models.on_policy.time.perf_counter", lambda: float(next(clock)))
+    teacher = policy()
+    told: list[Accompanied] = []
+    options = replace(OPTIONS, steps=10**9, seconds=5.0)
+    own = student(teacher, 0.0)
+    distill_on_policy(student(teacher), own, teacher, Reach, options, 0, on_batch=told.append)
+    assert [p.steps for p in told] == [32, 64, 96, 128, 160]
+
+
 def test_multiplications_that_cost_become_fewer() -> None:
     pytest.importorskip("torch")
     teacher = policy()
@@ -128,7 +140,7 @@ def test_what_it_is_not_for_is_refused() -> None:
         distill_on_policy(made, made, several, Reach, OPTIONS, 0)
     family = VectorFamily(cartpole_policy())
     with pytest.raises(UnsupportedError, match="no pictures"):
-        family.accompany(None, None, teacher, Reach, OPTIONS, 0, lambda _: None)  # type: ignore[arg-type]
+        family.accompany(None, None, teacher, Reach, OPTIONS, 0)  # type: ignore[arg-type]
     broken = made.copy()
     broken.weights[-1] = np.full_like(broken.weights[-1], np.nan)
     with pytest.raises(SimulationError, match="learning rate"):

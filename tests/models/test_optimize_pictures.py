@@ -20,12 +20,13 @@ from eventsim.models.decoders import Argmax
 from eventsim.models.encoders import BoxSpec, Encoder
 from eventsim.models.families import PictureFamily, VectorFamily, family_of, settings_for
 from eventsim.models.films import Film
-from eventsim.models.optimize import Search, Settings
+from eventsim.models.optimize import OutOfTimeError, Search, Settings
 from eventsim.models.picture_student import PictureShape
 from eventsim.models.pixels import Pixels
 from eventsim.models.policy import Policy
 from eventsim.models.quantization import check_size, quantize, size_bytes
 from eventsim.models.refine import changes_of
+from eventsim.models.reinforce import Progress
 from eventsim.models.student import Demonstrations
 from eventsim.models.validation import Validation
 from eventsim.models.wrappers import atari
@@ -450,6 +451,32 @@ def test_what_will_not_be_done_in_the_budget_is_not_done_to_half(
             search.budget = search.seconds + 30.0
     assert names[-1] == "events own round 0"
     assert search.seconds < search.budget  # seen from its first batches, not by running out
+
+
+def test_a_slow_first_batch_does_not_end_what_will_be_done_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = searched(tmp_path, budget=1_000.0)
+    clock = [0.0]
+    monkeypatch.setattr(type(search), "seconds", property(lambda _: clock[0]))
+
+    def told(look: Any, seconds: float, steps: int) -> None:
+        clock[0] = seconds
+        look(Progress(steps, 0.0, 0.0, lambda: None))  # type: ignore[arg-type, return-value]
+
+    look = search._while_it_fits(10_000)
+    told(look, 60.0, 100)  # environments are made, kernels compiled
+    told(look, 66.0, 200)
+    told(look, 500.0, 5_500)
+    told(look, 999.0, 9_900)
+    with pytest.raises(OutOfTimeError):
+        told(look, 1_001.0, 9_950)
+    told(look, 1_001.0, 10_000)  # what is whole is kept
+    look = search._while_it_fits(10_000)
+    told(look, 60.0, 100)
+    told(look, 64.0, 110)  # too early to say
+    with pytest.raises(OutOfTimeError):
+        told(look, 80.0, 200)
 
 
 @pytest.mark.slow

@@ -146,6 +146,17 @@ def test_what_a_limit_of_time_cuts_is_worth_what_would_have_come() -> None:
     assert values.mean() == pytest.approx(1.0 / (1.0 - 0.8), abs=0.7)
 
 
+def test_an_episode_that_is_stuck_is_cut() -> None:
+    teacher = policy()
+    games = Games(teacher, lambda: Wait(1000), 2, 5, longest=6)
+    still = np.ones(2, np.int64)
+    seen = [games.step(still)[1].copy() for _ in range(12)]
+    assert [t for t, ends in enumerate(seen) if ends.all()] == [5, 11]
+    assert sum(ends.any() for ends in seen) == 2
+    assert len(games.cut) == 2  # as by a limit of time: it would have gone on
+    assert games.finished == [6.0] * 4
+
+
 def test_rewards_are_measured_in_the_spread_of_their_discounted_sums() -> None:
     rng = np.random.default_rng(3)
     rewards = rng.normal(size=(2, 400)).astype(np.float32)
