@@ -23,6 +23,8 @@ from eventsim.output import write_text
 Float: TypeAlias = NDArray[np.float64]
 Kind: TypeAlias = Literal["dense", "pruned", "events"]
 
+#: Pixels up to which students that take them as they are are tried with a hidden layer.
+FEW_PIXELS = 4096
 #: First environment seeds of what is done; each has room for 100,000.
 SEEDS = {
     "record": 1_000_000,
@@ -142,10 +144,12 @@ class Settings:
         thresholds as they are; 0 for none.
     own_accompanied : int
         Environment steps in which it learns on, twice, instead: it plays, and the teacher tells at
-        each step what to do. 0 for none, and none where actions are no single discrete choice.
+        each step what to do; fewer where the time that is left does not hold them. 0 for none, and
+        none where actions are no single discrete choice.
     accompanied_cost, accompanied_raise : float
-        Weight of the cost in the loss meanwhile, and what thresholds are multiplied by beforehand:
-        what they do hardly shows in recorded windows, whose ladder leaves them small.
+        Weight of the cost in the loss meanwhile, and what thresholds are multiplied by beforehand
+        of what holds: what they do hardly shows in recorded windows, whose ladder leaves them
+        small.
     reinforced_steps, reinforced_rounds : int
         Environment steps of a round in which the cheapest of a ladder learns from rewards, 0 for
         none, and such rounds at most; from the second on it is cut first, while it holds.
@@ -208,6 +212,69 @@ class Settings:
         """Return a training by events, in the ladder that begins with the teacher or in another."""
         rate = self.own_learning_rate if own else Training.learning_rate
         return Training(iterations, self.windows, self.window_steps, rate, **fields)
+
+
+def settings_for(teacher: Policy, **fields: Any) -> Settings:
+    """Return how hard to search: fields given, others as suits the teacher.
+
+    Raises
+    ------
+    TypeError
+        If there is no such field.
+    """
+    if not any(isinstance(q.weights, Local) for q in teacher.network.projections):
+        return Settings(**fields)
+    large = teacher.network.n_inputs > FEW_PIXELS
+    return Settings(**{**PICTURES, **(FRAMES if large else {}), **fields})
+
+
+#: What differs from the defaults of `Settings` where students see pictures, whose steps take
+#: longer, and whose many weights are cut faster. Returns of small games vary much, and their
+#: episodes take little: of 20 of them a student that lost a fifth could pass for one that held.
+PICTURES: dict[str, Any] = {
+    "screened": 100,
+    "visits": 10,
+    "kept_steps": 100_000,
+    "dense_iterations": 4_000,
+    "starts": 2,
+    "hopeless": 0.3,
+    "windows": 32,
+    "window_steps": 24,
+    "cut_share": 0.25,
+    "rounds": 20,
+    "refine_synapses": 1_500,
+    "own_cut_share": 0.3,
+    "own_iterations": 400,
+    "own_learning_rate": 5e-4,
+    "own_steps": 20_000,
+    "reinforced_steps": 1_500_000,
+}
+
+#: What differs further where the pictures are frames of a screen: steps take long there, and an
+#: episode has thousands of them.
+FRAMES: dict[str, Any] = {
+    "recorded_steps": 30_000,
+    "kept_steps": 60_000,
+    "visited_steps": 6_000,
+    "visits": 4,
+    "screened": 6,
+    "starts": 1,
+    "dense_iterations": 12_800,
+    "dense_batch": 64,
+    "event_iterations": 200,
+    "windows": 24,
+    "window_steps": 12,
+    "cut_share": 0.35,
+    "rounds": 16,
+    "own_after": 3,
+    "own_cut_share": 0.3,
+    "own_iterations": 90,
+    "own_steps": 8_000,
+    "own_polish": 400,
+    "own_accompanied": 250_000,
+    "reinforced_steps": 0,
+    "wider": (0, 1),
+}
 
 
 #: Fields that a search begun by an earlier version does not name, with what it did.

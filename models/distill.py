@@ -32,9 +32,9 @@ from eventsim.models.encoders import FixedPoint
 from eventsim.models.quantization import quanta_for, round_weights, straight_through
 from eventsim.models.student import Demonstrations, Float, Head, Student, held_before, peaks
 
-# Steps at the start of a window whose holds are still too fresh to count events by.
 #: Learning rate of thresholds, in units of that of weights.
 FASTER = 3.0
+# Steps at the start of a window whose holds are still too fresh to count events by.
 _WARM_UP = 4
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eventsim.convolution import Convolution, Local, Window
 from eventsim.errors import InputError, UnsupportedError
-from eventsim.models.candidate import SEEDS, SHAPES, Settings
+from eventsim.models.candidate import FEW_PIXELS, SEEDS, SHAPES
 from eventsim.models.distill import Training, train
 from eventsim.models.films import Film
 from eventsim.models.games import can_play
@@ -60,8 +60,6 @@ _SHARES = (1 / 8, 1 / 4, 1 / 2)
 _WIDEST, _WIDEST_FLAT = 0.7, 1.0
 #: Hidden layers of students that take the pixels as they are.
 _FLAT: tuple[tuple[int, ...], ...] = ((), (16,), (64,), (128,), (256,))
-#: Pixels up to which such students are tried with a hidden layer.
-_FEW_PIXELS = 4096
 #: Directions of what the teacher goes by that students are shown, and the least part of the
 #: strongest one's variance that another must have.
 _HINTS, _LEAST_HINT = 32, 1e-4
@@ -172,68 +170,6 @@ def family_of(teacher: Policy) -> VectorFamily | PictureFamily:
     if any(isinstance(q.weights, Local) for q in teacher.network.projections):
         return PictureFamily(teacher)
     return VectorFamily(teacher)
-
-
-def settings_for(teacher: Policy, **fields: Any) -> Settings:
-    """Return how hard to search: fields given, others as suits the teacher.
-
-    Raises
-    ------
-    TypeError
-        If there is no such field.
-    """
-    if not any(isinstance(q.weights, Local) for q in teacher.network.projections):
-        return Settings(**fields)
-    large = teacher.network.n_inputs > _FEW_PIXELS
-    return Settings(**{**PICTURES, **(FRAMES if large else {}), **fields})
-
-
-#: What differs from the defaults of `Settings` where students see pictures, whose steps take
-#: longer, and whose many weights are cut faster. Returns of small games vary much, and their
-#: episodes take little: of 20 of them a student that lost a fifth could pass for one that held.
-PICTURES: dict[str, Any] = {
-    "screened": 100,
-    "visits": 10,
-    "kept_steps": 100_000,
-    "dense_iterations": 4_000,
-    "starts": 2,
-    "hopeless": 0.3,
-    "windows": 32,
-    "window_steps": 24,
-    "cut_share": 0.25,
-    "rounds": 20,
-    "refine_synapses": 1_500,
-    "own_cut_share": 0.3,
-    "own_iterations": 400,
-    "own_learning_rate": 5e-4,
-    "own_steps": 20_000,
-    "reinforced_steps": 1_500_000,
-}
-
-#: What differs further where the pictures are frames of a screen: steps take long there, and an
-#: episode has thousands of them.
-FRAMES: dict[str, Any] = {
-    "recorded_steps": 30_000,
-    "kept_steps": 60_000,
-    "visited_steps": 6_000,
-    "visits": 4,
-    "screened": 6,
-    "starts": 1,
-    "dense_iterations": 12_800,
-    "dense_batch": 64,
-    "event_iterations": 200,
-    "windows": 24,
-    "window_steps": 12,
-    "cut_share": 0.35,
-    "rounds": 16,
-    "own_after": 3,
-    "own_cut_share": 0.3,
-    "own_iterations": 90,
-    "own_steps": 8_000,
-    "own_accompanied": 250_000,
-    "reinforced_steps": 0,
-    "wider": (0, 1),
-}
 
 
 class VectorFamily:
@@ -385,7 +321,7 @@ class PictureFamily:
         # Truth values are 0 and 1; anything else comes as bytes.
         self._scale = 1.0 if getattr(teacher.encoder.space, "dtype", "") == "bool" else 1.0 / 255.0
         pixels = height * width * depth
-        few = pixels <= _FEW_PIXELS
+        few = pixels <= FEW_PIXELS
         # What a screen shows is in places, which no weight a pixel finds again elsewhere.
         flat, shares = (_FLAT, _SHARES) if few else ((), (0.5 * _SHARES[0], *_SHARES))
         found = [PictureShape((), sizes) for sizes in flat]
@@ -614,4 +550,4 @@ def _layers(network: Network) -> tuple[list[int], list[int], list[Kernel]]:
     return channels, hidden, kernels
 
 
-__all__ = ["Family", "PictureFamily", "VectorFamily", "family_of", "settings_for"]
+__all__ = ["Family", "PictureFamily", "VectorFamily", "family_of"]

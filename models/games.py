@@ -40,13 +40,27 @@ def can_play(head: Head) -> bool:
     return isinstance(head.decoder, Argmax)
 
 
+def _only_choice(head: Head) -> Argmax:
+    """The decoder of such a head."""
+    if not isinstance(head.decoder, Argmax):
+        raise UnsupportedError(
+            f"is {head.decoder.kind}; only a single discrete action, of an output a choice, is "
+            "learned in play",
+            where="policy",
+            field="decoder",
+        )
+    return head.decoder
+
+
 class Games:
     """Environments side by side; each begins anew when its episode is over.
 
     Parameters
     ----------
     policy : Policy
-        Whose encoder and decoder stand between environments and student.
+        Whose encoder stands between environments and student.
+    head : Head
+        Of the student.
     make : callable
         Makes an environment as the policy sees it.
     n : int
@@ -58,41 +72,54 @@ class Games:
     Raises
     ------
     UnsupportedError
-        If the policy's actions are no single discrete choice.
+        If the student's actions are no single discrete choice.
+
+    Attributes
+    ----------
+    pictures : uint8 array of shape (n, values)
+        Of now, in torch's order of axes.
+    finished : list of float
+        Returns of the episodes that have ended since this was last emptied.
+    cut : list of (int, uint8 array)
+        Environments whose episode the last step cut, and the pictures that it would go on from.
     """
 
     def __init__(
         self,
         policy: Policy,
+        head: Head,
         make: Callable[[], Env],
         n: int,
         first_seed: int,
         longest: int = LONGEST,
     ) -> None:
-        decoder = policy.decoder
-        if not isinstance(decoder, Argmax):
-            raise UnsupportedError(
-                f"is {decoder.kind}; only a single discrete action, of an output a choice, is "
-                "learned in play",
-                where="policy",
-                field="decoder",
-            )
+        decoder = _only_choice(head)
         self._encoder, self._start, self._longest = policy.encoder, decoder.start, longest
         self._shape = policy.network[policy.network.inputs[0]].shape
         self._envs = [make() for _ in range(n)]
         self._clocks, self._totals = np.zeros(n, np.int64), np.zeros(n)
         first = [env.reset(seed=first_seed + k)[0] for k, env in enumerate(self._envs)]
         self.pictures = np.stack([self._encode(k, one) for k, one in enumerate(first)])
-        #: Returns of the episodes that have ended since this was last emptied.
         self.finished: list[float] = []
-        #: Environments whose episode the last step cut, and the pictures that it would go on from.
         self.cut: list[tuple[int, NDArray[Any]]] = []
 
     def __len__(self) -> int:
         return len(self._envs)
 
     def step(self, actions: NDArray[np.int64]) -> tuple[Float32, NDArray[np.bool_]]:
-        """Rewards, and which episodes ended."""
+        """Take a step in every environment.
+
+        Parameters
+        ----------
+        actions : int64 array of shape (n,)
+            Counted from 0 on.
+
+        Returns
+        -------
+        rewards : float32 array of shape (n,)
+        ends : bool array of shape (n,)
+            Which episodes ended, cut ones with them.
+        """
         rewards = np.zeros(len(self._envs), np.float32)
         ends = np.zeros(len(self._envs), np.bool_)
         self.cut = []

@@ -12,13 +12,14 @@ cost is seen here.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eventsim.errors import InputError
 from eventsim.models.distill import Training, torch_module
 from eventsim.models.games import Games, Player, parts_of
 from eventsim.models.picture_distill import PictureModule
@@ -41,7 +42,7 @@ class OnPolicy:
     Parameters
     ----------
     steps : int
-        Environment steps, in all environments together.
+        Environment steps, in all environments together; rounded up to whole batches.
     n_envs, horizon : int
         Environments side by side, and steps of a window; together a batch.
     epochs, parts : int
@@ -52,7 +53,13 @@ class OnPolicy:
         Weight of the logarithm of the multiplications a step.
     learn_thresholds : bool
     seconds : float
-        After which it ends though steps be left; the learning rate falls accordingly.
+        After which no other batch is begun though steps be left; the learning rate falls
+        accordingly, so that what is learned depends on the machine then.
+
+    Raises
+    ------
+    InputError
+        If there are no steps or no seconds.
     """
 
     steps: int = 600_000
@@ -64,6 +71,12 @@ class OnPolicy:
     cost: float = 0.01
     learn_thresholds: bool = True
     seconds: float = math.inf
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "seconds"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise InputError(f"is {value}; give a number above 0", field=name)
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,7 @@ def distill_on_policy(
         The teacher in the form of a student, of outputs as `eventsim.models.distill.tempered` makes
         them; its thresholds are not looked at.
     policy : Policy
-        Whose encoder and decoder stand between environment and student.
+        Whose encoder stands between environment and student.
     make : callable
         Makes an environment as the policy sees it.
     options : OnPolicy
@@ -127,21 +140,21 @@ def distill_on_policy(
     Raises
     ------
     UnsupportedError
-        If the policy's actions are no single discrete choice.
+        If the student's actions are no single discrete choice.
     SimulationError
         If the loss is no longer finite.
     MissingDependencyError
         If torch is not installed.
     """
+    began = perf_counter()
     torch_module().manual_seed(seed)
-    games = Games(policy, make, options.n_envs, first_seed)
+    games = Games(policy, student.head, make, options.n_envs, first_seed)
     try:
-        learning = _Accompanied(student, teacher, games, options, seed)
+        learning = _Pupil(student, teacher, games, options, seed)
         size, done, over = options.n_envs * options.horizon, 0, 0.0
-        began = time.perf_counter()
         while over < 1.0:
             done += size
-            late = (time.perf_counter() - began) / options.seconds
+            late = (perf_counter() - began) / options.seconds
             over = min(max(done / options.steps, late), 1.0)
             divergence, agreement, macs = learning.batch(over)
             on_batch(Accompanied(done, divergence, agreement, macs))
@@ -150,7 +163,7 @@ def distill_on_policy(
         games.close()
 
 
-class _Accompanied(Player):
+class _Pupil(Player):
     """One student that plays and asks."""
 
     def __init__(

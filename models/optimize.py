@@ -11,9 +11,11 @@ Stages, each of which leaves a checkpoint:
 3. ``events ...``: from that student and from wider ones, or, where none holds, from the teacher's
    own weights: rounds of pruning and fine-tuning with the thresholds in the loop. Each round's
    student is a candidate, and of pictures what they begin with, at threshold 0.
-4. ``reinforced ...``: of small pictures, the cheapest of each ladder that holds or may be mended
+4. ``... polished ...``: the cheapest round of the teacher's ladder that holds learns on twice,
+   where it can in play (`eventsim.models.on_policy`), in what time is left.
+5. ``reinforced ...``: of small pictures, the cheapest of each ladder that holds or may be mended
    learns on from rewards (`eventsim.models.reinforce`), and is cut further while it holds.
-5. ``refined ...``: the cheapest of each ladder that holds, made cheaper still by single changes
+6. ``refined ...``: the cheapest of each ladder that holds, made cheaper still by single changes
    that are played in the environment (`eventsim.models.refine`).
 
 The search proposes; what is promised is decided elsewhere, on seeds that no stage has seen.
@@ -22,15 +24,21 @@ The search proposes; what is promised is decided elsewhere, on seeds that no sta
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from eventsim.errors import SimulationError
-from eventsim.models.candidate import SEEDS, SHAPES, Candidate, Settings, refined_from
+from eventsim.models.candidate import (
+    SEEDS,
+    SHAPES,
+    Candidate,
+    Settings,
+    refined_from,
+    settings_for,
+)
 from eventsim.models.compaction import unrolled
-from eventsim.models.families import settings_for
 from eventsim.models.policy import Policy
 from eventsim.models.refine import Refined, Refining, evenly, refine
 from eventsim.models.workbench import OWN, OutOfTimeError, Workbench
@@ -42,6 +50,8 @@ __all__ = ["SEEDS", "SHAPES", "Candidate", "OutOfTimeError", "Search", "Settings
 _HEARD = "events own heard"
 #: Part of the budget after which the teacher's ladder ends, if what it led to is to learn on.
 _POLISH_FROM = 0.7
+#: Seconds in which a student whose thresholds were raised does not yet learn to do with them.
+_LEAST = 60.0
 #: What a student may lose, in units of the slack, for rewards to be expected to mend it.
 _MENDABLE = 2.0
 #: Rounds of learning from rewards that may fail in a row.
@@ -181,28 +191,42 @@ class Search(Workbench):
                 last, held, failed = name, held + 1, 0
             else:
                 gentle, failed = gentle + 1, failed + 1
-            if self._done(f"{name} polished 0"):
-                yield from self._polish(name)
+            yield from self._polish(name, self._done)
             late = self.seconds > _POLISH_FROM * self.budget and not self._done(following)
             if failed >= options.patience or (late and (self._to_polish() or self._to_mend(OWN))):
                 break
-        base = self._to_polish()
-        if not self._done(f"{base} polished 0"):
-            yield from self._polish(base)
+        yield from self._polish(self._to_polish(), lambda _: True)
 
-    def _polish(self, base: str) -> Iterator[str]:
-        """A round of the teacher's ladder learns on, twice."""
+    def _polish(self, base: str, asked: Callable[[str], bool]) -> Iterator[str]:
+        """A round of the teacher's ladder learns on, twice, as far as it is asked for."""
         name = base
         for number in range(2 if base else 0):
             before, name = name, f"{base} polished {number}"
-            self._stage(name, partial(self._polished, name, before, 1.0 / (2 - number)))
+            if name in self._students:
+                continue
+            left = self.budget - self.seconds
+            fits = self._done(name) or not self._accompanies or left >= _LEAST
+            if not (asked(name) and fits):
+                return
+            # The second one gets half of the time, unless that is too little for both.
+            share = 0.5 if number == 0 and left >= 2.0 * _LEAST else 1.0
+            try:
+                self._stage(name, partial(self._polished, name, before, share * left))
+            except SimulationError as error:
+                self._say(f"{name}: left out, {error}")
+                return
             yield name
 
     def _to_polish(self) -> str:
         """Name of the cheapest round of the teacher's ladder that held, if it is to learn on."""
         held = [c for c in self._held("events", OWN) if "round" in c.name.split()[-2]]
-        asked = self.settings.own_polish or self._accompanies
-        return min(held, key=lambda c: c.macs).name if held and asked else ""
+        if not held:
+            return ""
+        if self._accompanies:
+            asked = self.budget - self.seconds >= _LEAST
+        else:
+            asked = bool(self.settings.own_polish)
+        return min(held, key=lambda c: c.macs).name if asked else ""
 
     def _own_begin(self) -> Iterator[str]:
         """The teacher as a student, if it has the form of one, and what of it is ever heard."""

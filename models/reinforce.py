@@ -143,7 +143,7 @@ def reinforce(
     """
     torch = torch_module()
     torch.manual_seed(seed)
-    games = Games(policy, make, options.n_envs, first_seed)
+    games = Games(policy, student.head, make, options.n_envs, first_seed)
     try:
         return _Learning(student, options, games, seed).run(on_batch)
     finally:

@@ -26,9 +26,10 @@ from eventsim.models.candidate import (
     found_of,
     identity_of,
     key_of,
+    settings_for,
 )
 from eventsim.models.distill import Training, tempered
-from eventsim.models.families import Family, family_of, settings_for
+from eventsim.models.families import Family, family_of
 from eventsim.models.games import LONGEST
 from eventsim.models.on_policy import OnPolicy
 from eventsim.models.playground import Playground
@@ -41,8 +42,6 @@ from eventsim.output import write_atomically, write_text
 
 #: Seconds of a training after which it is seen whether it will be done in time.
 _LOOK_AFTER = 5.0
-#: Seconds in which a student whose thresholds were raised does not yet learn to do with them.
-_LEAST = 60.0
 #: Name of the teacher as a student.
 OWN = "own"
 
@@ -73,7 +72,7 @@ class Workbench:
         self.candidates: list[Candidate] = []
         self.family: Family = family_of(teacher)
         self._say = say or (lambda _: None)
-        self._ground = Playground(lambda: make_for(teacher, env_id, **self.env_kwargs))
+        self._ground = Playground(self._make)
         self._validation = Validation(self._ground, self.settings.screened, self.settings.slack)
         self._demonstrations = Demonstrations()
         self._students: dict[str, Any] = {}
@@ -123,6 +122,10 @@ class Workbench:
         return any(p.parameter("threshold").any() for p in self.teacher.network.populations)
 
     # -- what stages do ------------------------------------------------------------------------
+
+    def _make(self) -> Any:
+        """An environment as the teacher sees it."""
+        return make_for(self.teacher, self.env_id, **self.env_kwargs)
 
     def _teacher(self) -> dict[str, Any]:
         # At threshold 0 events give the dense outputs, and faster.
@@ -201,18 +204,16 @@ class Workbench:
         training = options.training(options.event_iterations, start == OWN, cost=cost)
         return self._trained(name, student, training, start, options)
 
-    def _polished(self, name: str, before: str, share: float) -> dict[str, Any]:
+    def _polished(self, name: str, before: str, seconds: float) -> dict[str, Any]:
         """A student of the teacher's ladder that goes on learning; nothing is cut.
 
-        It takes a share of the time that is left at most, where it plays.
+        Where it plays, it takes so many seconds at most, and its thresholds are raised before if
+        it holds.
         """
         options = self.settings.from_teacher()
         if not self._accompanies:
             training = options.training(options.own_polish, True, learn_thresholds=False)
             return self._trained(name, self._students[before], training, OWN, options)
-        seconds = share * (self.budget - self.seconds)
-        if seconds < _LEAST:
-            raise OutOfTimeError
         learning = OnPolicy(
             options.own_accompanied,
             learning_rate=options.own_learning_rate,
@@ -220,12 +221,13 @@ class Workbench:
             seconds=seconds,
         )
         student = self._students[before].copy()
-        student.thresholds = [options.accompanied_raise * theta for theta in student.thresholds]
+        if self._losses[before] <= options.slack:
+            student.thresholds = [options.accompanied_raise * t for t in student.thresholds]
         student = self.family.accompany(
             student,
             self._students[OWN],
             self.teacher,
-            lambda: make_for(self.teacher, self.env_id, **self.env_kwargs),
+            self._make,
             learning,
             self._key(name),
         )
@@ -259,7 +261,7 @@ class Workbench:
         student = self.family.reinforce(
             student,
             self.teacher,
-            lambda: make_for(self.teacher, self.env_id, **self.env_kwargs),
+            self._make,
             options.reinforced_steps,
             seed,
             self._while_it_fits(options.reinforced_steps),

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eventsim.errors import SimulationError, UnsupportedError
+from eventsim.errors import InputError, SimulationError, UnsupportedError
 from eventsim.models.decoders import MultiDiscreteArgmax
 from eventsim.models.distill import torch_module
 from eventsim.models.families import VectorFamily
 from eventsim.models.games import Games
-from eventsim.models.on_policy import Accompanied, OnPolicy, _Accompanied, distill_on_policy
+from eventsim.models.on_policy import Accompanied, OnPolicy, _Pupil, distill_on_policy
 from eventsim.models.picture_student import PictureStudent
-from eventsim.models.policy import Policy
+from eventsim.models.student import Head
 from eventsim.simulator import Simulator
 from tests.models.test_reinforce import SIDE, STACK, Reach, policy, student
 from tests.tiny import cartpole_policy
@@ -35,8 +35,8 @@ def test_the_teacher_is_asked_about_the_pictures_that_the_student_plays_by_event
     pytest.importorskip("torch")
     teacher = policy()
     own, made = student(teacher, 0.0), worse(student(teacher))
-    games = Games(teacher, lambda: Reach(1000), OPTIONS.n_envs, 5)
-    learning = _Accompanied(made, own, games, OPTIONS, 0)
+    games = Games(teacher, made.head, lambda: Reach(1000), OPTIONS.n_envs, 5)
+    learning = _Pupil(made, own, games, OPTIONS, 0)
     windows = [learning._play() for _ in range(3)]
     network = made.to_policy(teacher).network
     dense = own.to_policy(teacher, events=False).network
@@ -108,7 +108,7 @@ def test_masks_stay_and_a_seed_repeats_it() -> None:
 def test_it_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     clock = iter(range(100))
-    monkeypatch.setattr("eventsim.models.on_policy.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("eventsim.models.on_policy.perf_counter", lambda: float(next(clock)))
     teacher = policy()
     told: list[Accompanied] = []
     options = replace(OPTIONS, steps=10**9, seconds=5.0)
@@ -135,9 +135,13 @@ def test_what_it_is_not_for_is_refused() -> None:
     torch_module()
     teacher = policy()
     made = student(teacher)
-    several = Policy(teacher.encoder, teacher.network, MultiDiscreteArgmax((3,)), {})
+    several = replace(made, head=Head.of(MultiDiscreteArgmax((3,))))
     with pytest.raises(UnsupportedError, match="only a single discrete action"):
-        distill_on_policy(made, made, several, Reach, OPTIONS, 0)
+        distill_on_policy(several, made, teacher, Reach, OPTIONS, 0)
+    with pytest.raises(InputError, match=r"steps.*above 0"):
+        OnPolicy(steps=0)
+    with pytest.raises(InputError, match=r"seconds.*above 0"):
+        OnPolicy(seconds=-1.0)
     family = VectorFamily(cartpole_policy())
     with pytest.raises(UnsupportedError, match="no pictures"):
         family.accompany(None, None, teacher, Reach, OPTIONS, 0)  # type: ignore[arg-type]

@@ -18,9 +18,9 @@ from eventsim.models.arena import Arena
 from eventsim.models.compaction import unrolled
 from eventsim.models.decoders import Argmax
 from eventsim.models.encoders import BoxSpec, Encoder
-from eventsim.models.families import PictureFamily, VectorFamily, family_of, settings_for
+from eventsim.models.families import PictureFamily, VectorFamily, family_of
 from eventsim.models.films import Film
-from eventsim.models.optimize import OutOfTimeError, Search, Settings
+from eventsim.models.optimize import OutOfTimeError, Search, Settings, settings_for
 from eventsim.models.picture_student import PictureShape
 from eventsim.models.pixels import Pixels
 from eventsim.models.policy import Policy
@@ -320,7 +320,7 @@ def test_a_network_of_many_synapses_is_not_refined(tmp_path: Path) -> None:
 def test_an_episode_that_would_not_end_is_recorded_in_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventsim.models.workbench._LONGEST", 10)
+    monkeypatch.setattr("eventsim.models.workbench.LONGEST", 10)
     search = searched(tmp_path)
     films = search._record(catcher().session(), 35, 0)
     assert [len(film) for film in films] == [10, 10, 10, 10]
@@ -514,10 +514,11 @@ def test_where_learning_from_rewards_diverges_the_search_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("how", [{"own_polish": 10}, {"own_accompanied": 800}])
 def test_the_teachers_ladder_ends_in_time_to_learn_on_and_goes_on_with_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, int]
 ) -> None:
-    effort = {**EFFORT, "own_after": 0, "own_iterations": 25, "own_steps": 300, "own_polish": 10}
+    effort = {**EFFORT, "own_after": 0, "own_iterations": 25, "own_steps": 300, **how}
     settings = replace(settings_for(catcher(), **effort), slack=9.0, rounds=3)
 
     def names(share: float) -> list[str]:
@@ -539,6 +540,84 @@ def test_the_teachers_ladder_ends_in_time_to_learn_on_and_goes_on_with_more(
     assert more[5].endswith("polished 0")
     # Less of one again: what has been done counts.
     assert names(0.0) == more
+
+
+def learning_on(folder: Path, **more: Any) -> Search:
+    """A search whose ladder has one round, which learns on in play."""
+    effort = {**EFFORT, "own_after": 0, "own_iterations": 5, "own_steps": 300, "rounds": 1}
+    settings = replace(settings_for(catcher(), **effort, own_accompanied=800), slack=9.0)
+    return searched(folder, settings=settings, **{"budget": 1e6, **more})
+
+
+def begun(search: Search) -> list[str]:
+    """Names of the stages before the first dense student."""
+    found: list[str] = []
+    for name in search.stages():
+        if name.startswith("dense"):
+            break
+        found.append(name)
+    return found[3:]
+
+
+@pytest.mark.slow
+def test_thresholds_are_raised_before_play_while_what_has_them_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = learning_on(tmp_path)
+    raised: list[float] = []
+
+    def watched(student: Any, own: Any, *_: Any) -> Any:
+        last = search._students[f"events own round 0{' polished 0' if raised else ''}"]
+        raised.append(float(student.thresholds[1].mean() / last.thresholds[1].mean()))
+        assert own is search._students["own"]
+        # The second one begins from what does not hold.
+        search.settings = replace(search.settings, slack=-9.0)
+        return student
+
+    monkeypatch.setattr(search.family, "accompany", watched)
+    assert begun(search)[1:] == [f"events own round 0 polished {k}" for k in (0, 1)]
+    assert raised == pytest.approx([1.75, 1.0])
+
+
+@pytest.mark.slow
+def test_play_takes_the_time_that_is_left_and_what_diverges_there_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, asked = learning_on(tmp_path), []
+
+    def diverge(student: Any, own: Any, teacher: Any, make: Any, options: Any, seed: int) -> Any:
+        asked.append(options)
+        raise SimulationError("diverged")
+
+    monkeypatch.setattr(search.family, "accompany", diverge)
+    for name in search.stages():
+        if name == "events own round 0":
+            search.budget = search.seconds + 1_000.0
+        if name.startswith("dense"):
+            break
+    assert search.candidates[-1].kind == "dense"  # the search went on
+    (one,) = asked
+    assert one.steps == 800
+    assert one.seconds == pytest.approx(500.0, rel=0.05)
+
+
+@pytest.mark.slow
+def test_what_play_was_not_done_is_done_after_the_rounds_and_little_time_is_left_to_others(
+    tmp_path: Path,
+) -> None:
+    polished = [f"events own round 0 polished {k}" for k in (0, 1)]
+    assert begun(learning_on(tmp_path)) == ["events own round 0", *polished]
+    for file in tmp_path.glob("*polished-1*"):
+        file.unlink()
+    search = learning_on(tmp_path)
+    for name in search.stages():
+        if name == polished[0]:
+            search.budget = search.seconds + 30.0  # too little for another one
+        if name.startswith("dense"):
+            break
+    assert [c.name for c in search.candidates if "polished" in c.name] == [polished[0]]
+    assert search.candidates[-1].kind == "dense"
+    assert begun(learning_on(tmp_path)) == ["events own round 0", *polished]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from eventsim.errors import InputError, SimulationError, UnsupportedError
-from eventsim.models.decoders import Argmax, MultiDiscreteArgmax
+from eventsim.models.decoders import Argmax, MultiDiscreteArgmax, QuantileArgmax
 from eventsim.models.encoders import BoxSpec, Encoder
 from eventsim.models.families import PictureFamily, VectorFamily
 from eventsim.models.finetune import LOOK_SEED, TRAINING_SEED, Look, finetune
@@ -128,7 +128,7 @@ class Wait(Reach):
 def test_what_a_limit_of_time_cuts_is_worth_what_would_have_come() -> None:
     torch = pytest.importorskip("torch")
     teacher = policy()
-    games = Games(teacher, lambda: Wait(5), OPTIONS.n_envs, 5)
+    games = Games(teacher, student(teacher).head, lambda: Wait(5), OPTIONS.n_envs, 5)
     learning = _Learning(student(teacher), OPTIONS, games, 0)
     batch = learning._play()
     assert len(batch.cut) == int(batch.ends.sum()) > 0
@@ -148,7 +148,7 @@ def test_what_a_limit_of_time_cuts_is_worth_what_would_have_come() -> None:
 
 def test_an_episode_that_is_stuck_is_cut() -> None:
     teacher = policy()
-    games = Games(teacher, lambda: Wait(1000), 2, 5, longest=6)
+    games = Games(teacher, student(teacher).head, lambda: Wait(1000), 2, 5, longest=6)
     still = np.ones(2, np.int64)
     seen = [games.step(still)[1].copy() for _ in range(12)]
     assert [t for t, ends in enumerate(seen) if ends.all()] == [5, 11]
@@ -176,7 +176,7 @@ def test_it_plays_what_the_simulator_would_and_learns_on_the_same_outputs() -> N
     torch = pytest.importorskip("torch")
     teacher = policy()
     made = student(teacher)
-    games = Games(teacher, lambda: Reach(1000), OPTIONS.n_envs, 5)
+    games = Games(teacher, made.head, lambda: Reach(1000), OPTIONS.n_envs, 5)
     learning = _Learning(made, OPTIONS, games, 0)
     # It has looked at a window by then, to see how certain it is; a simulator starts afresh.
     learning._held = [0.0 * held for held in learning._held]
@@ -209,7 +209,7 @@ def test_the_likeliest_action_is_as_likely_as_is_asked_for() -> None:
     for factor in (0.01, 1.0, 50.0):  # whatever the outputs' scale is
         made = student(teacher)
         made.weights[-1] *= factor
-        games = Games(teacher, lambda: Reach(1000), 16, 5)
+        games = Games(teacher, made.head, lambda: Reach(1000), 16, 5)
         learning = _Learning(made, replace(OPTIONS, n_envs=16, certainty=0.7), games, 0)
         network = made.to_policy(teacher).network
         batch = learning._play()
@@ -374,6 +374,17 @@ def test_what_cannot_be_drawn_from_is_refused() -> None:
     assert not PictureFamily(several).plays
     with pytest.raises(UnsupportedError, match=r"policy.*'decoder'.*single discrete action"):
         reinforce(made, several, Reach, OPTIONS, 0)
+
+
+def test_a_teacher_of_quantiles_has_students_of_one_output_an_action() -> None:
+    pytest.importorskip("torch")
+    teacher = policy()
+    quantiles = replace(teacher, decoder=QuantileArgmax(3, 1))
+    family = PictureFamily(quantiles)
+    assert family.plays
+    made = replace(student(teacher), head=family.head)
+    found = reinforce(made, quantiles, Reach, OPTIONS, 0)
+    assert found.head is family.head
 
 
 def test_students_of_vectors_are_left_to_fine_tuning() -> None:
