@@ -147,9 +147,9 @@ def distill_on_policy(
         If torch is not installed.
     """
     began = perf_counter()
-    torch_module().manual_seed(seed)
     games = Games(policy, student.head, make, options.n_envs, first_seed)
     try:
+        torch_module().manual_seed(seed)
         learning = _Pupil(student, teacher, games, options, seed)
         size, done, over = options.n_envs * options.horizon, 0, 0.0
         while over < 1.0:

@@ -141,10 +141,9 @@ def reinforce(
     MissingDependencyError
         If torch is not installed.
     """
-    torch = torch_module()
-    torch.manual_seed(seed)
     games = Games(policy, student.head, make, options.n_envs, first_seed)
     try:
+        torch_module().manual_seed(seed)
         return _Learning(student, options, games, seed).run(on_batch)
     finally:
         games.close()

@@ -9,7 +9,6 @@ import pytest
 
 from eventsim.errors import InputError, SimulationError, UnsupportedError
 from eventsim.models.decoders import MultiDiscreteArgmax
-from eventsim.models.distill import torch_module
 from eventsim.models.families import VectorFamily
 from eventsim.models.games import Games
 from eventsim.models.on_policy import Accompanied, OnPolicy, _Pupil, distill_on_policy
@@ -132,7 +131,6 @@ def test_multiplications_that_cost_become_fewer() -> None:
 
 
 def test_what_it_is_not_for_is_refused() -> None:
-    torch_module()
     teacher = policy()
     made = student(teacher)
     several = replace(made, head=Head.of(MultiDiscreteArgmax((3,))))
@@ -145,6 +143,7 @@ def test_what_it_is_not_for_is_refused() -> None:
     family = VectorFamily(cartpole_policy())
     with pytest.raises(UnsupportedError, match="no pictures"):
         family.accompany(None, None, teacher, Reach, OPTIONS, 0)  # type: ignore[arg-type]
+    pytest.importorskip("torch")
     broken = made.copy()
     broken.weights[-1] = np.full_like(broken.weights[-1], np.nan)
     with pytest.raises(SimulationError, match="learning rate"):
