@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 # No test needs a screen; set before anything imports pygame or Matplotlib.
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+# Workers share the cores: threads of torch on top of that wait for one another, for minutes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A draw may be followed by a compilation, so neither a deadline nor "too slow" means anything.
 _SETTINGS = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
