@@ -542,11 +542,11 @@ def test_the_teachers_ladder_ends_in_time_to_learn_on_and_goes_on_with_more(
     assert names(0.0) == more
 
 
-def learning_on(folder: Path, **more: Any) -> Search:
+def learning_on(folder: Path) -> Search:
     """A search whose ladder has one round, which learns on in play."""
     effort = {**EFFORT, "own_after": 0, "own_iterations": 5, "own_steps": 300, "rounds": 1}
     settings = replace(settings_for(catcher(), **effort, own_accompanied=800), slack=9.0)
-    return searched(folder, settings=settings, **{"budget": 1e6, **more})
+    return searched(folder, settings=settings, budget=1e6)
 
 
 def begun(search: Search) -> list[str]:
