@@ -394,15 +394,19 @@ class Workbench:
         returns = np.array(data["returns"])
         self._losses[name] = self.loss(returns)
         student = self._students[name]
+        if name == OWN and not self._teacher_holds:
+            policy = self.teacher  # as nobody need play again to know what it loses
+        else:
+            policy = student.to_policy(
+                self.teacher,
+                events=data["kind"] == "events",
+                optimised_from=self.teacher.metadata.get("source"),
+            )
         self.candidates.append(
             Candidate(
                 name,
                 data["kind"],
-                student.to_policy(
-                    self.teacher,
-                    events=data["kind"] == "events",
-                    optimised_from=self.teacher.metadata.get("source"),
-                ),
+                policy,
                 data["macs"],
                 data["acs"],
                 returns,

@@ -23,6 +23,7 @@ import pytest
 import eventsim
 from eventsim import cli, optimize_rounding, optimize_run
 from eventsim.errors import InputError, OutputError, UnknownNameError
+from eventsim.models.arena import Arena
 from eventsim.models.bounds import Pairs
 from eventsim.models.candidate import dense_macs_of
 from eventsim.models.policy import Policy
@@ -287,6 +288,32 @@ def test_where_nothing_holds_the_teacher_itself_is_left(tmp_path: Path) -> None:
     assert data["reduction"] > 1.0
     assert data["small_dense"] is None
     assert data["gain_over_small_dense"] is None
+
+
+class NoSmaller(FakeSearch):
+    """Knows no smaller dense network than the teacher."""
+
+    def smallest_dense(self) -> Found:
+        shape = tuple(p.size for p in self.teacher.network.populations)
+        return Found(self.teacher, shape, float(self.teacher.dense_macs), 0.0, "dense")
+
+
+def test_the_teacher_plays_no_test_episodes_against_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[Policy] = []
+    pairs = Arena.pairs
+
+    def spy(arena: Arena, policy: Policy, seeds: Any) -> Pairs:
+        played.append(policy)
+        return pairs(arena, policy, seeds)
+
+    monkeypatch.setattr(Arena, "pairs", spy)
+    taught = teacher()
+    data = optimized(tmp_path, taught, search=NoSmaller).to_dict()
+    assert data["small_dense"] == {"shape": [4, 8, 2], "macs": 48, "relative_loss": 0.0}
+    assert played
+    assert not any(policy is taught for policy in played)
 
 
 def test_a_promise_that_does_not_hold_is_said(

@@ -349,6 +349,7 @@ def test_the_ladder_from_the_teacher_may_come_early(tmp_path: Path) -> None:
     assert [name for name in names[5:] if name.startswith("dense ")]
     own = next(c for c in search.candidates if c.name == "own")
     assert own.dense_macs == catcher().dense_macs
+    assert own.policy is search.teacher
     first = next(c for c in search.candidates if c.name == "events own round 0")
     assert first.shape[0] == STACK * SIDE * SIDE
     # Without what never sent the teacher does what it did, for less than it would by events.
