@@ -5,9 +5,10 @@
 Frames are those of random play through gymnasium's own preprocessing (ALE v5, frame skip 4,
 sticky actions 0.25, 84 x 84, four stacked). Weights are random,
 as a fresh NatureCNN has them. All contenders run in one process and one thread, a block of steps
-each in turn; a figure is the median over the blocks, a ratio the median of the ratios of blocks
-that follow one another. onnxruntime is given float32 frames that are divided by 255 already; the
-simulator is given the bytes.
+each in turn. Of a short block, reading the weights into the caches anew is a larger part, as the
+others have used them meanwhile. A figure is the median over the blocks, a ratio the median of the
+ratios of blocks that follow one another. onnxruntime is given float32 frames that are divided by
+255 already; the simulator is given the bytes.
 
 Trained networks, on frames of the optimised policies' own play:
 
@@ -222,7 +223,7 @@ def compare(
     dense: dict[str, Callable[[np.ndarray], Any]],
     frames: np.ndarray,
     rounds: int,
-    block: int = 20,
+    block: int,
 ) -> dict[str, Any]:
     """Medians in microseconds, ratios, and what the steps did."""
     rows = channels_last(frames).reshape(len(frames), -1)
@@ -266,6 +267,7 @@ def compare(
     }
     return {
         "engine": simulator.engine,
+        "block": block,
         "microseconds_quartiles": quartiles,
         "ratio": {name: round(r, 3) for name, r in ratios.items()},
         "changed_inputs": round(float((rows[1:] != rows[:-1]).mean()), 5),
@@ -291,6 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=600, help="frames of each game")
     parser.add_argument("--rounds", type=int, default=60, help="turns of each contender")
+    parser.add_argument("--block", type=int, default=100, help="steps of a turn")
     parser.add_argument("--games", nargs="*", default=GAMES)
     parser.add_argument("--teachers", nargs="*", type=Path, default=[], help="folders")
     parser.add_argument("--optimised", nargs="*", type=Path, default=[], help="one a teacher")
@@ -305,7 +308,11 @@ def main() -> None:
     results = []
 
     def measure(name: str, setting: str, net: Network, frames: np.ndarray) -> None:
-        row = {"frames": name, "setting": setting, **compare(net, dense, frames, options.rounds)}
+        row = {
+            "frames": name,
+            "setting": setting,
+            **compare(net, dense, frames, options.rounds, options.block),
+        }
         results.append(row)
         middle = {k: v[1] for k, v in row["microseconds_quartiles"].items()}
         print(f"{name:<10}{setting:<36}{middle}  ratio {row['ratio']}", file=sys.stderr)
@@ -336,7 +343,7 @@ def measure_trained(options: argparse.Namespace) -> None:
             ("teacher, threshold 0", teacher.network),
             (f"optimised, {file.stem}", policy.network),
         ):
-            found = compare(net, dense, frames, options.rounds)
+            found = compare(net, dense, frames, options.rounds, options.block)
             # The reduction is against the teacher, whatever layers are left.
             macs = teacher.dense_macs / found["synops_per_step"]
             found["reduction"] = round(macs, 2)

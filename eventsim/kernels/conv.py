@@ -50,7 +50,14 @@ from eventsim.kernels.window_fields import (
     G_WIDTH,
     W_ENTRY,
 )
-from eventsim.kernels.window_lanes import LANES, add_run
+from eventsim.kernels.window_lanes import (
+    LANES,
+    LONGEST,
+    add_registers,
+    add_registers_masked,
+    add_run,
+    registers,
+)
 
 Unsigned = np.uint64
 
@@ -214,6 +221,8 @@ def _walk(
     reach_y, reach_x = plan[window + G_REACH_Y], plan[window + G_REACH_X]
     masks, alike = plan[window + G_MASKS], plan[window + G_ALIKE]
     executed = 0
+    many, back = registers(n)
+    masked = n <= LONGEST and kind != FULL and touched != ALL
     # Pixels ascend, so their rows are counted, not divided for.
     line = y = 0
     end = e0
@@ -234,8 +243,21 @@ def _walk(
             shift_y, to_y = plan[Unsigned(a)] - first, plan[Unsigned(a + E_TARGET)]
             for b in range(x0, x1, W_ENTRY):
                 shift, to = shift_y + plan[Unsigned(b)], to_y + plan[Unsigned(b + E_TARGET)]
-                add_run(w, weights, places, neuron, value, e, end, shift, values, u0 + to, n)
                 executed += (end - e) * n
+                if masked:
+                    found = add_registers_masked(
+                        w, weights, places, neuron, value, e, end, shift, values, u0 + to,
+                        many, back, plan, masks,
+                    )  # fmt: skip
+                    _flag(state, bits, to, found)
+                    continue
+                if n <= LONGEST:
+                    add_registers(
+                        w, weights, places, neuron, value, e, end, shift, values, u0 + to,
+                        many, back,
+                    )  # fmt: skip
+                else:
+                    add_run(w, weights, places, neuron, value, e, end, shift, values, u0 + to, n)
                 if touched == ALL:
                     continue
                 if kind == FULL:

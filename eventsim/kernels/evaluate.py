@@ -128,6 +128,8 @@ def evaluate(
                 rest &= rest - _ONE
                 values[plan[OUTPUTS] + output + b + i] = values[after + i]
         for k in range(0, width, LANES):
+            if (pending >> Unsigned(k)) & _EIGHT == _NONE:
+                continue
             found = transmit(
                 values,
                 constants,

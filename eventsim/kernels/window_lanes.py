@@ -9,7 +9,6 @@ Where Numba is switched off (NUMBA_DISABLE_JIT=1), plain functions do the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,11 @@ from eventsim.kernels.bits import (
 )
 from eventsim.kernels.jit import inlined
 
-#: Accumulators of one vector.
+#: Accumulators of one vector, and vectors of one run at most.
 LANES = 8
+MOST = 8
+#: Accumulators of the longest run.
+LONGEST = LANES * MOST
 
 Unsigned = np.uint64
 _DOUBLES = ir.VectorType(DOUBLE, LANES)
@@ -44,99 +46,162 @@ def _load_weights(builder: Any, place: Any, kind: Any) -> Any:
     return builder.fpext(loaded, _DOUBLES)
 
 
-def _emit(n_vectors: int) -> Callable[..., Any]:
-    """Code for `n_vectors` registers of accumulators, of which the last begins `back` early.
+def _emit_run(
+    context: Any, builder: Any, kinds: Any, run: Any, n_vectors: int, masks: Any = None
+) -> None:
+    """Emit adding a run to `n_vectors` registers, of which the last begins `back` early.
 
-    With 0 there is one register, which begins where it should and ends `back` early.
+    With 0 there is one register, which begins where it should and ends `back` early. `masks` emits
+    what is done with each row besides, of which it is given the number.
     """
+    w, first, width, neuron, value, e0, e1, shift, u, u0, back = run
+    # Lanes that another register or call adds get -0.0, which changes no number.
+    numbers = ir.Constant(ir.VectorType(LONG, LANES), list(range(LANES)))
+    if n_vectors:
+        mine = builder.icmp_signed(">=", numbers, splat(builder, back, LANES))
+    else:  # of a row of few, that is the lanes behind it
+        above = splat(builder, builder.sub(LONG(LANES), back), LANES)
+        mine = builder.icmp_signed("<", numbers, above)
+    nothing = ir.Constant(_DOUBLES, [-0.0] * LANES)
 
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        w, first, width, neuron, value, e0, e1, shift, u, u0, back = arguments
-        kinds = signature.args
-        # Lanes that another register or call adds get -0.0, which changes no number.
-        numbers = ir.Constant(ir.VectorType(LONG, LANES), list(range(LANES)))
-        if n_vectors:
-            mine = builder.icmp_signed(">=", numbers, splat(builder, back, LANES))
-        else:  # of a row of few, that is the lanes behind it
-            above = splat(builder, builder.sub(LONG(LANES), back), LANES)
-            mine = builder.icmp_signed("<", numbers, above)
-        nothing = ir.Constant(_DOUBLES, [-0.0] * LANES)
+    def at(kind: int, array: Any, place: Any) -> Any:
+        return address(context, builder, kinds[kind], array, place)
 
-        def at(kind: int, array: Any, place: Any) -> Any:
-            return address(context, builder, kinds[kind], array, place)
-
-        last = max(n_vectors - 1, 0)
-        offsets = [LONG(LANES * k) for k in range(last)]
-        offsets.append(builder.sub(LONG(LANES * last), back) if n_vectors else LONG(0))
-        homes = [at(8, u, builder.add(u0, offset)) for offset in offsets]
-        registers = [cgutils.alloca_once(builder, _DOUBLES) for _ in offsets]
-        for home, register in zip(homes, registers, strict=True):
-            builder.store(load_lanes(builder, home, LANES), register)
-        with cgutils.for_range_slice(builder, e0, e1, LONG(1), LONG) as (e, _):
-            event = builder.load(at(3, neuron, e), align=8)
-            row = builder.add(first, builder.mul(width, builder.add(event, shift)))
-            factors = splat(builder, builder.load(at(4, value, e), align=8), LANES)
-            for k, (offset, register) in enumerate(zip(offsets, registers, strict=True)):
-                place = at(0, w, builder.add(row, offset))
-                product = builder.fmul(_load_weights(builder, place, kinds[0].dtype), factors)
-                if k == last:
-                    product = builder.select(mine, product, nothing)
-                builder.store(builder.fadd(builder.load(register), product), register)
-        # The last one first: where it overlaps another, it holds what was there before.
-        for home, register in reversed(list(zip(homes, registers, strict=True))):
-            place = builder.bitcast(home, _DOUBLES.as_pointer())
-            builder.store(builder.load(register), place, align=8)
-        return context.get_dummy_value()
-
-    return emit
+    last = max(n_vectors - 1, 0)
+    offsets = [LONG(LANES * k) for k in range(last)]
+    offsets.append(builder.sub(LONG(LANES * last), back) if n_vectors else LONG(0))
+    homes = [at(8, u, builder.add(u0, offset)) for offset in offsets]
+    registers = [cgutils.alloca_once(builder, _DOUBLES) for _ in offsets]
+    for home, register in zip(homes, registers, strict=True):
+        builder.store(load_lanes(builder, home, LANES), register)
+    with cgutils.for_range_slice(builder, e0, e1, LONG(1), LONG) as (e, _):
+        number = builder.add(builder.load(at(3, neuron, e), align=8), shift)
+        row = builder.add(first, builder.mul(width, number))
+        factors = splat(builder, builder.load(at(4, value, e), align=8), LANES)
+        for k, (offset, register) in enumerate(zip(offsets, registers, strict=True)):
+            place = at(0, w, builder.add(row, offset))
+            product = builder.fmul(_load_weights(builder, place, kinds[0].dtype), factors)
+            if k == last:
+                product = builder.select(mine, product, nothing)
+            builder.store(builder.fadd(builder.load(register), product), register)
+        if masks is not None:
+            masks(number)
+    # The last one first: where it overlaps another, it holds what was there before.
+    for home, register in reversed(list(zip(homes, registers, strict=True))):
+        place = builder.bitcast(home, _DOUBLES.as_pointer())
+        builder.store(builder.load(register), place, align=8)
 
 
-def _compiled(n_vectors: int) -> Any:
-    def add(
-        typing_context: Any,
-        w: Any,
-        first: Any,
-        width: Any,
-        neuron: Any,
-        value: Any,
-        e0: Any,
-        e1: Any,
-        shift: Any,
-        u: Any,
-        u0: Any,
-        back: Any,
-    ) -> Any:
-        n = types.int64
-        return types.void(w, n, n, neuron, value, n, n, n, u, n, n), _emit(n_vectors)
-
-    return intrinsic(add)
+def _emit_runs(
+    context: Any, builder: Any, signature: Any, arguments: Any, masks: Any = None
+) -> None:
+    """Emit a run for each number of registers, of which one is taken."""
+    *run, many, back = arguments[:12]
+    end = builder.append_basic_block("added")
+    choice = builder.switch(many, end)
+    for n_vectors in range(MOST + 1):
+        block = builder.append_basic_block(f"registers.{n_vectors}")
+        choice.add_case(LONG(n_vectors), block)
+        with builder.goto_block(block):
+            _emit_run(context, builder, signature.args, (*run, back), n_vectors, masks)
+            builder.branch(end)
+    builder.position_at_end(end)
 
 
-def _plain(n_vectors: int) -> Any:
-    def add(
-        w: Any,
-        first: int,
-        width: int,
-        neuron: Any,
-        value: Any,
-        e0: int,
-        e1: int,
-        shift: int,
-        u: Any,
-        u0: int,
-        back: int,
-    ) -> None:
-        n = LANES * max(n_vectors, 1) - back
-        for e in range(e0, e1):
-            row = first + width * (neuron[e] + shift)
-            u[u0 : u0 + n] += w[row : row + n] * value[e]
-
-    return add
+def _emit_add(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    _emit_runs(context, builder, signature, arguments)
+    return context.get_dummy_value()
 
 
-_add_0, _add_1, _add_2, _add_3, _add_4, _add_5, _add_6, _add_7, _add_8 = (
-    (_plain if config.DISABLE_JIT else _compiled)(n) for n in range(9)
-)
+def _emit_add_masked(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    masks, first = arguments[12:]
+    found = cgutils.alloca_once_value(builder, LONG(0))
+
+    def gather(number: Any) -> None:
+        place = address(context, builder, signature.args[12], masks, builder.add(first, number))
+        mask = builder.load(place, align=8)
+        builder.store(builder.or_(builder.load(found), mask), found)
+
+    _emit_runs(context, builder, signature, arguments, gather)
+    return builder.load(found)
+
+
+def _add(
+    typing_context: Any,
+    w: Any,
+    first: Any,
+    width: Any,
+    neuron: Any,
+    value: Any,
+    e0: Any,
+    e1: Any,
+    shift: Any,
+    u: Any,
+    u0: Any,
+    many: Any,
+    back: Any,
+) -> Any:
+    """Add rows to the accumulators of so many registers, or of a part of one if that is 0."""
+    n = types.int64
+    return types.void(w, n, n, neuron, value, n, n, n, u, n, n, n), _emit_add
+
+
+def _add_masked(
+    typing_context: Any,
+    w: Any,
+    first: Any,
+    width: Any,
+    neuron: Any,
+    value: Any,
+    e0: Any,
+    e1: Any,
+    shift: Any,
+    u: Any,
+    u0: Any,
+    many: Any,
+    back: Any,
+    masks: Any,
+    mask: Any,
+) -> Any:
+    """As `_add`; which bits the rows' masks have, of which row 0's is ``masks[mask]``."""
+    n = types.int64
+    kinds = (w, n, n, neuron, value, n, n, n, u, n, n, n, masks, n)
+    return types.uint64(*kinds), _emit_add_masked
+
+
+def _plain_add(
+    w: Any,
+    first: int,
+    width: int,
+    neuron: Any,
+    value: Any,
+    e0: int,
+    e1: int,
+    shift: int,
+    u: Any,
+    u0: int,
+    many: int,
+    back: int,
+) -> None:
+    n = LANES * max(many, 1) - back
+    for e in range(e0, e1):
+        row = first + width * (neuron[e] + shift)
+        u[u0 : u0 + n] += w[row : row + n] * value[e]
+
+
+def _plain_add_masked(*arguments: Any) -> Any:
+    *run, masks, mask = arguments
+    _plain_add(*run)
+    neuron, e0, e1, shift = (run[k] for k in (3, 5, 6, 7))
+    return np.bitwise_or.reduce(masks[mask + neuron[e0:e1] + shift]).view(Unsigned)
+
+
+if config.DISABLE_JIT:
+    add_registers: Any = _plain_add
+    add_registers_masked: Any = _plain_add_masked
+else:
+    add_registers = intrinsic(_add)
+    add_registers_masked = intrinsic(_add_masked)
 
 
 @inlined
@@ -168,29 +233,24 @@ def add_run(
         It has eight entries from u0 on, if n is less.
     """
     k = 0
-    while k + 64 <= n:
-        _add_8(w, weights + k, places, neuron, value, e0, e1, shift, u, u0 + k, 0)
-        k += 64
-    # What is left, in as many registers as hold it; the last may reach back into what is done.
-    many = (n - k + LANES - 1) // LANES
-    back = LANES * many - (n - k)
-    first, u1 = weights + k, u0 + k
-    if n < LANES:
-        _add_0(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
-    elif many <= 4:
-        if many == 4:
-            _add_4(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
-        elif many == 3:
-            _add_3(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
-        elif many == 2:
-            _add_2(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
-        elif many == 1:
-            _add_1(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
-    elif many == 8:
-        _add_8(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
-    elif many == 7:
-        _add_7(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
-    elif many == 6:
-        _add_6(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
-    else:
-        _add_5(w, first, places, neuron, value, e0, e1, shift, u, u1, back)
+    while k + LONGEST < n:
+        add_registers(
+            w, weights + k, places, neuron, value, e0, e1, shift, u, u0 + k,
+            np.int64(MOST), np.int64(0),
+        )  # fmt: skip
+        k += LONGEST
+    # The last register may reach back into what is done.
+    many, back = registers(n - k)
+    if n >= LANES and many == 0:
+        many = 1
+    add_registers(w, weights + k, places, neuron, value, e0, e1, shift, u, u0 + k, many, back)
+
+
+@inlined
+def registers(n: int) -> tuple[int, int]:
+    """Return how many registers hold n accumulators, and what they hold besides.
+
+    They are 0 where the one is not even full.
+    """
+    many = (n + LANES - 1) // LANES
+    return many if n >= LANES else 0, LANES * many - n

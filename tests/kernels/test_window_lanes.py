@@ -8,12 +8,40 @@ import numpy as np
 import pytest
 
 from eventsim.kernels.jit import kernel
-from eventsim.kernels.window_lanes import add_run
+from eventsim.kernels.window_lanes import add_registers_masked, add_run, registers
 
 
 @kernel
 def _add(w: Any, neuron: Any, value: Any, e0: int, e1: int, u: Any, n: int) -> None:
     add_run(w, 3, max(n, 8) + 1, neuron, value, e0, e1, -2, u, 1, n)
+
+
+@kernel
+def _add_masked(
+    w: Any, neuron: Any, value: Any, e0: int, e1: int, u: Any, n: int, masks: Any
+) -> int:
+    many, back = registers(n)
+    found = add_registers_masked(
+        w, 3, max(n, 8) + 1, neuron, value, e0, e1, -2, u, 1, many, back, masks, 5
+    )
+    return np.int64(found)  # type: ignore[return-value]
+
+
+@pytest.mark.nojit
+@pytest.mark.parametrize("n", [1, 7, 8, 23, 60, 64])
+@pytest.mark.parametrize("run", [(0, 0), (1, 2), (1, 9)])
+def test_masks_are_gathered_on_the_way(run: tuple[int, int], n: int) -> None:
+    rng = np.random.default_rng(n)
+    width = max(n, 8) + 1
+    w = rng.normal(size=3 + 20 * width).astype(np.float32)
+    masks = rng.integers(-(2**63), 2**63, 5 + 20)
+    neuron, value = np.sort(rng.choice(20, 9, replace=False)) + 2, rng.normal(size=9)
+    u = rng.normal(size=width + 2)
+    expected = u.copy()
+    _add(w, neuron, value, *run, expected, n)
+    found = _add_masked(w, neuron, value, *run, u, n, masks)
+    assert np.array_equal(u, expected)
+    assert found == np.bitwise_or.reduce(masks[5 + neuron[slice(*run)] - 2])
 
 
 @pytest.mark.nojit
