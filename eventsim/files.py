@@ -58,7 +58,9 @@ SCHEMA = "eventsim-policy/1"
 STATE_SCHEMA = "eventsim-state/1"
 KEY = "eventsim"
 _OWN = ("schema", "name", "populations", "projections", "outputs", "tensors")
-_DTYPES = ("float32", "float64", "int64", "int32", "int8", "uint8", "bool")
+_DTYPES = ("float32", "float64", "int64", "int32", "int8", "uint8", "uint16", "uint32", "bool")
+#: What the targets of sparse weights may be, from the narrowest on.
+_TARGETS = ("uint16", "uint32", "int64")
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,8 +224,11 @@ def _unpack_sparse(arrays: Arrays, shape: tuple[int, int]) -> Connectivity:
     pointers, targets = arrays["pointers"], arrays["targets"]
     weights = _floating(arrays["weights"])
     n_targets, n_sources = shape
-    if pointers.dtype != np.int64 or targets.dtype != np.int64:
-        raise ValueError("have indices that are not int64")
+    if pointers.dtype != np.int64:
+        raise ValueError(f"have pointers that are {pointers.dtype}; expected int64")
+    if targets.dtype.name not in _TARGETS:
+        raise ValueError(f"have targets that are {targets.dtype}; expected {', '.join(_TARGETS)}")
+    targets = targets.astype(np.int64)
     if pointers.shape != (n_sources + 1,) or targets.ndim != 1 or weights.shape != targets.shape:
         raise ValueError(
             f"have {pointers.size} pointers, {targets.size} targets and {weights.size} weights; "
@@ -239,6 +244,14 @@ def _unpack_sparse(arrays: Arrays, shape: tuple[int, int]) -> Connectivity:
     if not weights.all():
         raise ValueError("hold exact zeros, which are no synapses")
     return Sparse(shape, pointers, targets, weights)
+
+
+def _pack_sparse(weights: Sparse) -> Arrays:
+    # In the narrowest numbers that hold them all, as they are a large part of the file.
+    most = max(weights.shape[0] - 1, 0)
+    narrow = next(name for name in _TARGETS if most <= np.iinfo(name).max)
+    targets = weights.targets.astype(narrow)
+    return {"pointers": weights.pointers, "targets": targets, "weights": weights.weights}
 
 
 def _unpack_local(arrays: Arrays, shape: tuple[int, int], kind: type[Local]) -> Connectivity:
@@ -283,7 +296,7 @@ CONNECTIVITIES: dict[str, ConnectivityCodec] = {
     Sparse.kind: ConnectivityCodec(
         Sparse,
         ("pointers", "targets", "weights"),
-        lambda c: {"pointers": c.pointers, "targets": c.targets, "weights": c.weights},
+        _pack_sparse,
         _unpack_sparse,
     ),
     Convolution.kind: ConnectivityCodec(

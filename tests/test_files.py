@@ -245,6 +245,28 @@ def test_what_could_not_be_read_back_is_not_written(
     assert not (tmp_path / "f").exists()
 
 
+@pytest.mark.parametrize("size, kind", [(2**16, "uint16"), (2**16 + 1, "uint32")])
+def test_targets_take_as_little_room_as_they_can(tmp_path: Path, size: int, kind: str) -> None:
+    targets = np.array([0, size - 1])
+    weights = Sparse((size, 1), np.array([0, 2]), targets, np.array([1.0, 2.0]))
+    network = Network(
+        (Population("x", 1, Input()), Population("y", size, Delta())),
+        (Projection("x", "y", weights),),
+    )
+    files.save(tmp_path / "f", network)
+    header, tensors = take_apart(tmp_path / "f")
+    name = "projections/x->y/targets"
+    assert tensors[name].dtype.name == kind
+    # Files of before hold them as int64.
+    put_together(tmp_path / "f", header, {**tensors, name: targets}, announce=True)
+    for _ in range(2):
+        read = files.load(tmp_path / "f").network.projections[0].weights
+        assert isinstance(read, Sparse)
+        assert read.targets.dtype == np.int64
+        np.testing.assert_array_equal(read.targets, targets)
+        put_together(tmp_path / "f", header, tensors, announce=True)
+
+
 # What follows is about files that `save` did not write.
 
 
@@ -366,7 +388,8 @@ def test_a_tensor_too_many_is_named(stored: Path) -> None:
         (FIRST, lambda a: a.astype(np.int64), ["int64", "float32 or float64"]),
         (FIRST, lambda a: a.astype(np.float16), ["float16"]),
         (f"{SPARSE}/targets", lambda a: a + 100, ["targets outside 0 to 3"]),
-        (f"{SPARSE}/targets", lambda a: a.astype(np.int32), ["int64"]),
+        (f"{SPARSE}/targets", lambda a: a.astype(np.int32), ["int32", "uint16, uint32, int64"]),
+        (f"{SPARSE}/pointers", lambda a: a.astype(np.int32), ["int32", "int64"]),
         (f"{SPARSE}/targets", lambda a: np.append(a, 0), ["targets"]),
         (f"{SPARSE}/pointers", lambda a: -a, ["pointers"]),
         (f"{SPARSE}/pointers", lambda a: a[:-1], ["pointers"]),
