@@ -25,9 +25,6 @@ DENSE_FILL = 0.25
 DENSE_MEAN = 0.04
 #: Indices of target channels are uint16.
 MAX_CHANNELS = 1 << 16
-#: Weights up to which dense rows are float64 although float32 would do: a conversion less for each,
-#: and still they stay at hand.
-WIDE_UP_TO = 1 << 14
 
 
 class WindowRows:
@@ -57,8 +54,6 @@ class WindowRows:
             self._dense = np.ones(self.n_rows, np.bool_)
         else:
             self._dense = (fill >= DENSE_FILL) & (self._row_counts > 0)
-        if self._dense.all() and self._dense.size * self._stride <= WIDE_UP_TO:
-            self.wide = True
         self._n_weights = np.where(self._dense, self._stride, self._row_counts)
         itemsize = 8 if self.wide else 4
         self.weight_words = -(-int(self._n_weights.sum()) * itemsize // 8)
