@@ -19,6 +19,7 @@ pickle. Other neuron models and connectivities join by an entry in `NEURONS` or 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import secrets
@@ -107,10 +108,36 @@ def save(
     OutputError
         If the file cannot be written.
     """
+    _write(Path(path), _content(network, extra, arrays, narrow=True))
+
+
+def fingerprint(
+    network: Network,
+    extra: Mapping[str, Any] | None = None,
+    arrays: Mapping[str, NDArray[Any]] | None = None,
+) -> str:
+    """Return the SHA-256 of what `save` would write, whatever room its indices take there.
+
+    Parameters and errors are those of `save`.
+    """
+    return hashlib.sha256(_content(network, extra, arrays, narrow=False)).hexdigest()
+
+
+def _content(
+    network: Network,
+    extra: Mapping[str, Any] | None,
+    arrays: Mapping[str, NDArray[Any]] | None,
+    *,
+    narrow: bool,
+) -> bytes:
+    """Return the bytes of a file."""
     header, tensors = _pack(network)
     clash = sorted(set(extra or {}) & set(_OWN))
     if clash:
         raise InputError(f"'{clash[0]}' is a field of the schema; name it otherwise")
+    for name in tensors if narrow else ():
+        if name.startswith("projections/") and name.endswith("/targets"):
+            tensors[name] = _narrowed(tensors[name])
     for name, array in (arrays or {}).items():
         tensors[f"data/{name}"] = array
     # np.require keeps the shape () that np.ascontiguousarray would turn into (1,).
@@ -119,7 +146,13 @@ def save(
         if array.dtype.name not in _DTYPES:
             raise InputError(f"dtype {array.dtype} has no stored form", where=f"array '{name}'")
     header["tensors"] = {n: [a.dtype.name, list(a.shape)] for n, a in tensors.items()}
-    _write(Path(path), tensors, _to_json({**header, **(extra or {})}))
+    return _to_bytes(tensors, _to_json({**header, **(extra or {})}))
+
+
+def _narrowed(targets: NDArray[Any]) -> NDArray[Any]:
+    """Return targets in the narrowest numbers that hold them: they are a large part of a file."""
+    most = targets.max(initial=0)
+    return targets.astype(next(name for name in _TARGETS if most <= np.iinfo(name).max))
 
 
 def load(path: str | os.PathLike[str]) -> Stored:
@@ -166,7 +199,8 @@ def save_state(path: str | os.PathLike[str], arrays: tuple[NDArray[Any], ...]) -
     """
     tensors = {f"{k:03d}": np.require(a, requirements="C") for k, a in enumerate(arrays)}
     listed = {name: [a.dtype.name, list(a.shape)] for name, a in tensors.items()}
-    _write(Path(path), tensors, _to_json({"schema": STATE_SCHEMA, "tensors": listed}))
+    text = _to_json({"schema": STATE_SCHEMA, "tensors": listed})
+    _write(Path(path), _to_bytes(tensors, text))
 
 
 def load_state(path: str | os.PathLike[str]) -> tuple[NDArray[Any], ...]:
@@ -228,7 +262,9 @@ def _unpack_sparse(arrays: Arrays, shape: tuple[int, int]) -> Connectivity:
         raise ValueError(f"have pointers that are {pointers.dtype}; expected int64")
     if targets.dtype.name not in _TARGETS:
         raise ValueError(f"have targets that are {targets.dtype}; expected {', '.join(_TARGETS)}")
-    targets = targets.astype(np.int64)
+    if targets.dtype != np.int64:
+        targets = targets.astype(np.int64)
+        targets.flags.writeable = False
     if pointers.shape != (n_sources + 1,) or targets.ndim != 1 or weights.shape != targets.shape:
         raise ValueError(
             f"have {pointers.size} pointers, {targets.size} targets and {weights.size} weights; "
@@ -244,14 +280,6 @@ def _unpack_sparse(arrays: Arrays, shape: tuple[int, int]) -> Connectivity:
     if not weights.all():
         raise ValueError("hold exact zeros, which are no synapses")
     return Sparse(shape, pointers, targets, weights)
-
-
-def _pack_sparse(weights: Sparse) -> Arrays:
-    # In the narrowest numbers that hold them all, as they are a large part of the file.
-    most = max(weights.shape[0] - 1, 0)
-    narrow = next(name for name in _TARGETS if most <= np.iinfo(name).max)
-    targets = weights.targets.astype(narrow)
-    return {"pointers": weights.pointers, "targets": targets, "weights": weights.weights}
 
 
 def _unpack_local(arrays: Arrays, shape: tuple[int, int], kind: type[Local]) -> Connectivity:
@@ -296,7 +324,7 @@ CONNECTIVITIES: dict[str, ConnectivityCodec] = {
     Sparse.kind: ConnectivityCodec(
         Sparse,
         ("pointers", "targets", "weights"),
-        _pack_sparse,
+        lambda c: {"pointers": c.pointers, "targets": c.targets, "weights": c.weights},
         _unpack_sparse,
     ),
     Convolution.kind: ConnectivityCodec(
@@ -567,14 +595,17 @@ def _read(path: Path, where: str) -> tuple[str, Arrays]:
         ) from error
 
 
-def _write(path: Path, tensors: Arrays, text: str) -> None:
+def _to_bytes(tensors: Arrays, text: str) -> bytes:
     from safetensors import SafetensorError
     from safetensors.numpy import save as to_bytes
 
     try:
-        content = to_bytes(tensors, metadata={KEY: text})
+        return bytes(to_bytes(tensors, metadata={KEY: text}))
     except (SafetensorError, UnicodeError) as error:
         raise InputError(f"cannot be stored: {error}", where="names of the network") from error
+
+
+def _write(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         try:

@@ -430,7 +430,10 @@ class _Optimization:
         }
 
     def _loss_of(self, small: Candidate, episodes: int) -> float:
-        """Loss of the small student on the test seeds; on fewer where time is over."""
+        """Loss of the small student on the test seeds; on fewer where time is over.
+
+        The teacher loses nothing against itself, and need not play for that.
+        """
         if small.policy is self.arena.teacher:
             return 0.0
         n = self.least

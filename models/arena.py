@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -391,10 +389,7 @@ def _returns(play: Callable[[int], Outcome], seeds: Sequence[int]) -> NDArray[np
 
 
 def digest(policy: Policy) -> str:
-    """Return a fingerprint of what a policy does: of its file, without the metadata."""
+    """Return a fingerprint of what a policy does."""
     if policy not in _DIGESTS:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "policy.safetensors")
-            replace(policy, metadata={}).save(path)
-            _DIGESTS[policy] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        _DIGESTS[policy] = policy.fingerprint()[:16]
     return _DIGESTS[policy]

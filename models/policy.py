@@ -271,6 +271,16 @@ class Policy:
         OutputError
             If the file cannot be written.
         """
+        extra, arrays = self._beside_the_network()
+        files.save(path, self.network, {**extra, "metadata": self.metadata}, arrays)
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of what the policy does: of all that it holds but its metadata."""
+        extra, arrays = self._beside_the_network()
+        return files.fingerprint(self.network, {**extra, "metadata": {}}, arrays)
+
+    def _beside_the_network(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Encoder and decoder, as JSON fields and arrays."""
         parts: dict[str, Encoder | Decoder] = {"encoder": self.encoder, "decoder": self.decoder}
         extra = {name: part.to_dict() for name, part in parts.items()}
         arrays = {
@@ -278,7 +288,7 @@ class Policy:
             for name, part in parts.items()
             for key, array in part.arrays().items()
         }
-        files.save(path, self.network, {**extra, "metadata": self.metadata}, arrays)
+        return extra, arrays
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Policy:

@@ -395,7 +395,8 @@ class Workbench:
         self._losses[name] = self.loss(returns)
         student = self._students[name]
         if name == OWN and not self._teacher_holds:
-            policy = self.teacher  # as nobody need play again to know what it loses
+            # Of which all is known. One with thresholds plays otherwise than it would dense.
+            policy = self.teacher
         else:
             policy = student.to_policy(
                 self.teacher,

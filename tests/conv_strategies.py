@@ -39,7 +39,7 @@ def convolutions(draw: st.DrawFn, source: Shape | None = None) -> Convolution:
         source = draw(st.tuples(st.integers(1, 7), st.integers(1, 7), st.integers(1, 4)))
     groups = draw(st.sampled_from([n for n in (1, 1, 2, source[2]) if source[2] % n == 0]))
     window = draw(windows(source))
-    n_out = draw(st.sampled_from([1, 2, 3, 9, 17, 32, 105]))
+    n_out = draw(st.sampled_from([1, 2, 3, 8, 9, 17, 32, 64, 65, 105, 128]))
     weights = rng.normal(size=(*window.size, source[2], n_out if groups == 1 else min(n_out, 3)))
     weights[rng.random(weights.shape) < draw(st.sampled_from([0.0, 0.0, 0.4, 0.9]))] = 0.0
     if draw(st.booleans()):

@@ -21,6 +21,7 @@ from eventsim.kernels import fields
 from eventsim.network import Network, Population, Projection
 from eventsim.neurons import Delta, Input, NeuronModel, Scheduling
 from eventsim.simulator import PRECISIONS, Simulator
+from eventsim.stack import Stack
 from eventsim.trace import CounterRecorder, EventRecorder
 from tests.strategies import inputs, networks
 
@@ -177,6 +178,14 @@ def test_weights_are_float32_where_nothing_is_lost() -> None:
     exact = plan.compile_plan(Network.from_arrays([weights / 3]))
     assert exact.bytes_dense == 40 * 8 * 2 + 8
     assert plan.compile_plan(network, wide=True).bytes_dense == exact.bytes_dense
+
+
+def test_kernels_are_float32_where_nothing_is_lost() -> None:
+    kernel = np.random.default_rng(0).normal(size=(8, 1, 3, 3)).astype(np.float32)
+    network = Stack((1, 5, 5)).convolution(kernel).network()
+    compiled = plan.compile_plan(network)
+    assert compiled.bytes_dense == 9 * 8 * 4
+    assert plan.compile_plan(network, wide=True).bytes_dense == 9 * 8 * 8
 
 
 def test_precision_of_the_weights() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -263,8 +264,22 @@ def test_targets_take_as_little_room_as_they_can(tmp_path: Path, size: int, kind
         read = files.load(tmp_path / "f").network.projections[0].weights
         assert isinstance(read, Sparse)
         assert read.targets.dtype == np.int64
+        assert not read.targets.flags.writeable
         np.testing.assert_array_equal(read.targets, targets)
         put_together(tmp_path / "f", header, tensors, announce=True)
+    # Folders of work go by a fingerprint that is the same as it was then.
+    put_together(tmp_path / "f", header, {**tensors, name: targets}, announce=True)
+    content = (tmp_path / "f").read_bytes()
+    assert files.fingerprint(network) == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("targets", [np.array([0.6, 1.7]), np.array([0, 1], np.int32)])
+def test_targets_that_are_no_int64_are_not_written(tmp_path: Path, targets: Any) -> None:
+    weights = Sparse((2, 1), np.array([0, 2]), targets, np.array([1.0, 2.0]))
+    ends = (Population("x", 1, Input()), Population("y", 2, Delta()))
+    network = Network(ends, (Projection("x", "y", weights),))
+    with pytest.raises(InputError, match="have targets that are"):
+        files.save(tmp_path / "f", network)
 
 
 # What follows is about files that `save` did not write.

@@ -290,7 +290,10 @@ def _flag_rows(
     first: int,
     n: int,
 ) -> None:
-    """Set the bits of the targets of the rows of events e0:e1, which are n from `first` on."""
+    """Set the bits of the targets of the rows of events e0:e1, which are n from `first` on.
+
+    For rows longer than one run: others tell theirs while they are added.
+    """
     words = (n + 63) >> 6
     for word in range(words):
         whole, place = _lowest(n - 64 * word), Unsigned(masks + word)

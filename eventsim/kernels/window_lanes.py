@@ -27,11 +27,12 @@ from eventsim.kernels.bits import (
 )
 from eventsim.kernels.jit import inlined
 
-#: Accumulators of one vector, and vectors of one run at most.
+#: Accumulators of one vector.
 LANES = 8
-MOST = 8
-#: Accumulators of the longest run.
-LONGEST = LANES * MOST
+#: Vectors that stay in registers over a run, at most.
+MOST_VECTORS = 8
+#: Accumulators of as many.
+LONGEST = LANES * MOST_VECTORS
 
 Unsigned = np.uint64
 _DOUBLES = ir.VectorType(DOUBLE, LANES)
@@ -71,25 +72,25 @@ def _emit_run(
     offsets = [LONG(LANES * k) for k in range(last)]
     offsets.append(builder.sub(LONG(LANES * last), back) if n_vectors else LONG(0))
     homes = [at(8, u, builder.add(u0, offset)) for offset in offsets]
-    registers = [cgutils.alloca_once(builder, _DOUBLES) for _ in offsets]
-    for home, register in zip(homes, registers, strict=True):
-        builder.store(load_lanes(builder, home, LANES), register)
+    sums = [cgutils.alloca_once(builder, _DOUBLES) for _ in offsets]
+    for home, total in zip(homes, sums, strict=True):
+        builder.store(load_lanes(builder, home, LANES), total)
     with cgutils.for_range_slice(builder, e0, e1, LONG(1), LONG) as (e, _):
         number = builder.add(builder.load(at(3, neuron, e), align=8), shift)
         row = builder.add(first, builder.mul(width, number))
         factors = splat(builder, builder.load(at(4, value, e), align=8), LANES)
-        for k, (offset, register) in enumerate(zip(offsets, registers, strict=True)):
+        for k, (offset, total) in enumerate(zip(offsets, sums, strict=True)):
             place = at(0, w, builder.add(row, offset))
             product = builder.fmul(_load_weights(builder, place, kinds[0].dtype), factors)
             if k == last:
                 product = builder.select(mine, product, nothing)
-            builder.store(builder.fadd(builder.load(register), product), register)
+            builder.store(builder.fadd(builder.load(total), product), total)
         if masks is not None:
             masks(number)
     # The last one first: where it overlaps another, it holds what was there before.
-    for home, register in reversed(list(zip(homes, registers, strict=True))):
+    for home, total in reversed(list(zip(homes, sums, strict=True))):
         place = builder.bitcast(home, _DOUBLES.as_pointer())
-        builder.store(builder.load(register), place, align=8)
+        builder.store(builder.load(total), place, align=8)
 
 
 def _emit_runs(
@@ -99,7 +100,7 @@ def _emit_runs(
     *run, many, back = arguments[:12]
     end = builder.append_basic_block("added")
     choice = builder.switch(many, end)
-    for n_vectors in range(MOST + 1):
+    for n_vectors in range(MOST_VECTORS + 1):
         block = builder.append_basic_block(f"registers.{n_vectors}")
         choice.add_case(LONG(n_vectors), block)
         with builder.goto_block(block):
@@ -231,12 +232,14 @@ def add_run(
         Of the events; neuron i has row ``i + shift``.
     u : float64 array
         It has eight entries from u0 on, if n is less.
+    n : int
+        At least 1.
     """
     k = 0
     while k + LONGEST < n:
         add_registers(
             w, weights + k, places, neuron, value, e0, e1, shift, u, u0 + k,
-            np.int64(MOST), np.int64(0),
+            np.int64(MOST_VECTORS), np.int64(0),
         )  # fmt: skip
         k += LONGEST
     # The last register may reach back into what is done.
@@ -248,9 +251,9 @@ def add_run(
 
 @inlined
 def registers(n: int) -> tuple[int, int]:
-    """Return how many registers hold n accumulators, and what they hold besides.
+    """Return how many registers hold n > 0 accumulators, and how many lanes are too many.
 
-    They are 0 where the one is not even full.
+    The number is 0 where the one is not even full.
     """
     many = (n + LANES - 1) // LANES
     return many if n >= LANES else 0, LANES * many - n

@@ -28,12 +28,13 @@ def _add_masked(
 
 
 @pytest.mark.nojit
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
 @pytest.mark.parametrize("n", [1, 7, 8, 23, 60, 64])
 @pytest.mark.parametrize("run", [(0, 0), (1, 2), (1, 9)])
-def test_masks_are_gathered_on_the_way(run: tuple[int, int], n: int) -> None:
+def test_masks_are_gathered_on_the_way(run: tuple[int, int], n: int, kind: type) -> None:
     rng = np.random.default_rng(n)
     width = max(n, 8) + 1
-    w = rng.normal(size=3 + 20 * width).astype(np.float32)
+    w = rng.normal(size=3 + 20 * width).astype(kind)
     masks = rng.integers(-(2**63), 2**63, 5 + 20)
     neuron, value = np.sort(rng.choice(20, 9, replace=False)) + 2, rng.normal(size=9)
     u = rng.normal(size=width + 2)
@@ -46,7 +47,7 @@ def test_masks_are_gathered_on_the_way(run: tuple[int, int], n: int) -> None:
 
 @pytest.mark.nojit
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-@pytest.mark.parametrize("n", [1, 4, 7, 8, 15, 23, 31, 33, 41, 55, 60, 64, 66, 105, 171])
+@pytest.mark.parametrize("n", [1, 4, 7, 8, 15, 23, 33, 41, 55, 60, 64, 65, 66, 72, 105, 128, 171])
 @pytest.mark.parametrize("run", [(0, 0), (1, 2), (1, 9)])
 def test_rows_are_added_in_order(run: tuple[int, int], n: int, kind: type) -> None:
     rng = np.random.default_rng(n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -336,6 +337,20 @@ def test_a_ladder_begins_with_its_dense_student_by_events(tmp_path: Path) -> Non
     assert first.name == dense.name.replace("dense", "events") + " heard"
     np.testing.assert_array_equal(first.returns, dense.returns)
     assert first.macs < dense.macs
+
+
+def test_a_teacher_with_thresholds_is_not_the_dense_network_that_it_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = catcher().with_network(catcher().network.with_thresholds({"conv1": 0.1}))
+    monkeypatch.setitem(globals(), "catcher", lambda: held)
+    settings = settings_for(held, **{**EFFORT, "own_after": 0})
+    search = searched(tmp_path, settings=settings)
+    assert "own" in list(itertools.islice(search.stages(), 2))
+    own = next(c for c in search.candidates if c.name == "own")
+    assert own.policy is not held
+    thresholds = [p.parameter("threshold").any() for p in own.policy.network.populations[1:]]
+    assert not any(thresholds)
 
 
 @pytest.mark.slow
