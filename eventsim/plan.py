@@ -19,6 +19,7 @@ from eventsim.connectivity import Dense
 from eventsim.convolution import Local, MaxWindow
 from eventsim.kernels import fields as f
 from eventsim.kernels.status import ACS, MACS, N_COUNTERS
+from eventsim.kernels.window_lanes import LISTED
 from eventsim.network import Network, Population, Projection
 from eventsim.neurons import Delta
 from eventsim.windows import MAX_CHANNELS, WindowRows
@@ -215,8 +216,9 @@ def compile_plan(
     header[f.TOTALS] = state.take(n_populations * N_COUNTERS)
     header[f.TABLES] = state.take(n_tables * n_populations * N_COUNTERS)
     header[f.TABLE_ROWS] = n_tables
-    # Eight more than fit: eight neurons are listed before it is known which of them transmit.
-    header[f.EVENT_NEURON] = state.take(int(padded.max()) + 8)
+    # Eight more than fit: eight neurons are listed before it is known which of them transmit; and
+    # so many are compared at a time.
+    header[f.EVENT_NEURON] = state.take(int(padded.max()) + LISTED)
     header[f.EVENT_VALUE] = state.take(int(padded.max()) + 8)
     header[f.WORK] = state.take(f.BLOCK)
     capacity = max(4 * network.n_neurons, LOGGED) if log else 0

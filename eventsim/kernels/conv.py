@@ -56,6 +56,7 @@ from eventsim.kernels.window_lanes import (
     add_registers,
     add_registers_masked,
     add_run,
+    end_below,
     registers,
 )
 
@@ -234,8 +235,7 @@ def _walk(
             line += width
             y += 1
         limit = channels * (line + plan[Unsigned(alike + pixel - line)])
-        while end < e1 and neuron[Unsigned(end)] < limit:
-            end += 1
+        end = end_below(neuron, e + 1, e1, limit)
         place = Unsigned(reach_x + pixel - line)
         x0, x1 = plan[place], plan[place + Unsigned(1)]
         place = Unsigned(reach_y + y)

@@ -343,12 +343,24 @@ def add_rows(
 def flag_rows(
     table: Any, rows: int, neuron: Any, e0: int, e1: int, state: Any, bits: int, n: int
 ) -> int:
-    """Flag the targets of dense rows in the bits of their population; SOME or ALL."""
+    """Flag the targets of dense rows in the bits of their population; SOME or ALL.
+
+    A few rows reach all targets, mostly; the others need not be looked at then.
+    """
     n_words = (n + 63) >> 6
+    beyond = np.int64(0) if n & 63 == 0 else np.int64(-1) << np.int64(n & 63)
     for e in range(e0, e1):
         row = rows + W_ROW * neuron[e]
         if table[row + R_COUNT] == n:
             return ALL
-        for k in range(n_words):
-            state[bits + k] |= table[table[row + R_MASK] + k]
+        mask = table[row + R_MASK]
+        common = np.int64(-1)
+        for k in range(n_words - 1):
+            word = state[bits + k] | table[mask + k]
+            state[bits + k] = word
+            common &= word
+        word = state[bits + n_words - 1] | table[mask + n_words - 1]
+        state[bits + n_words - 1] = word
+        if common & (word | beyond) == -1:
+            return ALL
     return SOME

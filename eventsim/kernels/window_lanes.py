@@ -26,6 +26,7 @@ from eventsim.kernels.bits import (
     splat,
 )
 from eventsim.kernels.jit import inlined
+from eventsim.kernels.lanes import count_bits
 
 #: Accumulators of one vector.
 LANES = 8
@@ -34,8 +35,12 @@ MOST_VECTORS = 8
 #: Accumulators of as many.
 LONGEST = LANES * MOST_VECTORS
 
+#: Events that `listed_below` compares.
+LISTED = 32
+
 Unsigned = np.uint64
 _DOUBLES = ir.VectorType(DOUBLE, LANES)
+_LISTED = ir.VectorType(LONG, LISTED)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 
 
@@ -197,10 +202,30 @@ def _plain_add_masked(*arguments: Any) -> Any:
     return np.bitwise_or.reduce(masks[mask + neuron[e0:e1] + shift]).view(Unsigned)
 
 
+def _emit_below(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    neuron, e, limit = arguments
+    place = address(context, builder, signature.args[0], neuron, e)
+    listed = builder.load(builder.bitcast(place, _LISTED.as_pointer()), align=8)
+    below = builder.icmp_signed("<", listed, splat(builder, limit, LISTED))
+    return builder.zext(builder.bitcast(below, ir.IntType(LISTED)), LONG)
+
+
+def _below(typing_context: Any, neuron: Any, e: Any, limit: Any) -> Any:
+    """Compare `LISTED` events from e on; bit k says ``neuron[e + k] < limit``."""
+    return types.uint64(neuron, types.uint64, types.int64), _emit_below
+
+
+def _plain_below(neuron: Any, e: int, limit: int) -> Any:
+    below = np.flatnonzero(neuron[int(e) : int(e) + LISTED] < limit)
+    return Unsigned(sum(1 << k for k in below.tolist()))
+
+
 if config.DISABLE_JIT:
+    listed_below: Any = _plain_below
     add_registers: Any = _plain_add
     add_registers_masked: Any = _plain_add_masked
 else:
+    listed_below = intrinsic(_below)
     add_registers = intrinsic(_add)
     add_registers_masked = intrinsic(_add_masked)
 
@@ -247,6 +272,22 @@ def add_run(
     if n >= LANES and many == 0:
         many = 1
     add_registers(w, weights + k, places, neuron, value, e0, e1, shift, u, u0 + k, many, back)
+
+
+@inlined
+def end_below(neuron: Any, e: int, end: int, limit: int) -> int:
+    """Return the end of the events from e on whose neuron is below a limit; they ascend.
+
+    What stands behind `end` may be anything, but must be there: `LISTED` more.
+    """
+    while True:
+        found = count_bits(
+            listed_below(neuron, Unsigned(e), limit)
+            & ~(~Unsigned(0) << Unsigned(min(end - e, LISTED)))
+        )
+        e += found
+        if found < LISTED or e == end:
+            return e
 
 
 @inlined

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from eventsim.kernels.jit import kernel
-from eventsim.kernels.window_lanes import add_registers_masked, add_run, registers
+from eventsim.kernels.window_lanes import (
+    LISTED,
+    add_registers_masked,
+    add_run,
+    end_below,
+    registers,
+)
 
 
 @kernel
@@ -25,6 +31,23 @@ def _add_masked(
         w, 3, max(n, 8) + 1, neuron, value, e0, e1, -2, u, 1, many, back, masks, 5
     )
     return np.int64(found)  # type: ignore[return-value]
+
+
+@kernel
+def _end_below(neuron: Any, e: int, end: int, limit: int) -> int:
+    return end_below(neuron, e, end, limit)  # type: ignore[no-any-return]
+
+
+@pytest.mark.nojit
+@pytest.mark.parametrize("stale", [-1, 1_000])
+@pytest.mark.parametrize("count", [0, 1, 5, 31, 32, 33, 64, 70])
+def test_events_below_a_limit_end_where_they_are_told_to(count: int, stale: int) -> None:
+    neuron = np.full(3 + count + LISTED, stale, np.int64)
+    neuron[: 3 + count] = np.arange(3 + count) * 2
+    for limit in (0, 7, 8, 6 + 2 * 31, 6 + 2 * 32, 500):
+        for first in range(count + 1):
+            expected = first + int((neuron[3 + first : 3 + count] < limit).sum())
+            assert _end_below(neuron, 3 + first, 3 + count, limit) == 3 + expected
 
 
 @pytest.mark.nojit
