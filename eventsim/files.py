@@ -22,7 +22,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -46,11 +45,11 @@ from eventsim.errors import (
     EventsimError,
     FileFormatError,
     InputError,
-    OutputError,
     UnsupportedError,
 )
 from eventsim.network import Network, Population, Projection
 from eventsim.neurons import Activation, Delta, Input, MaxPool, NeuronModel
+from eventsim.output import write_atomically
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 Record: TypeAlias = dict[str, Any]
@@ -606,15 +605,7 @@ def _to_bytes(tensors: Arrays, text: str) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot be written ({error.strerror}); choose another place",
-            where=f"'{path}'",
-        ) from error
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    write_atomically(path, write)
