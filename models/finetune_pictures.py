@@ -10,9 +10,9 @@ import numpy as np
 
 from eventsim.convolution import Local
 from eventsim.errors import InputError, UnsupportedError
-from eventsim.models.decoders import Argmax
 from eventsim.models.distill import torch_module
 from eventsim.models.families import PictureFamily
+from eventsim.models.games import only_choice
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.policy import Policy
 from eventsim.models.reinforce import Progress, Reinforcement, reinforce
@@ -118,13 +118,7 @@ def student_with_thresholds(policy: Policy) -> PictureStudent:
     UnsupportedError
         If it has no form of one.
     """
-    if not isinstance(policy.decoder, Argmax):
-        raise UnsupportedError(
-            f"is {policy.decoder.kind}; where there are convolutions, only a single discrete "
-            "action of an output a choice is trained",
-            where="policy",
-            field="decoder",
-        )
+    only_choice(policy.decoder)
     kind = getattr(policy.encoder.space, "dtype", "")
     if kind not in ("uint8", "bool"):
         raise UnsupportedError(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventsim.errors import SimulationError, UnsupportedError
-from eventsim.models.decoders import Argmax
+from eventsim.models.decoders import Argmax, Decoder
 from eventsim.models.distill import FASTER, Training, torch_module
 from eventsim.models.picture_distill import PictureModule
 from eventsim.models.picture_student import PictureStudent
@@ -40,16 +40,22 @@ def can_play(head: Head) -> bool:
     return isinstance(head.decoder, Argmax)
 
 
-def _only_choice(head: Head) -> Argmax:
-    """The decoder of such a head."""
-    if not isinstance(head.decoder, Argmax):
+def only_choice(decoder: Decoder) -> Argmax:
+    """Return a decoder whose actions are one discrete choice, of an output each.
+
+    Raises
+    ------
+    UnsupportedError
+        If they are not.
+    """
+    if not isinstance(decoder, Argmax):
         raise UnsupportedError(
-            f"is {head.decoder.kind}; only a single discrete action, of an output a choice, is "
+            f"is {decoder.kind}; only a single discrete action, of an output a choice, is "
             "learned in play",
             where="policy",
             field="decoder",
         )
-    return head.decoder
+    return decoder
 
 
 class Games:
@@ -93,7 +99,7 @@ class Games:
         first_seed: int,
         longest: int = LONGEST,
     ) -> None:
-        decoder = _only_choice(head)
+        decoder = only_choice(head.decoder)
         self._encoder, self._start, self._longest = policy.encoder, decoder.start, longest
         self._shape = policy.network[policy.network.inputs[0]].shape
         self._envs = [make() for _ in range(n)]
@@ -222,4 +228,4 @@ def parts_of(n: int, parts: int, rng: np.random.Generator) -> Iterator[Any]:
         yield torch_module().from_numpy(part)
 
 
-__all__ = ["LONGEST", "Games", "Player", "can_play", "parts_of"]
+__all__ = ["LONGEST", "Games", "Player", "can_play", "only_choice", "parts_of"]
