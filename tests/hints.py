@@ -17,8 +17,9 @@ from unittest import mock
 import numpy as np
 
 from eventsim.models import picture_distill
+from eventsim.models.candidate import settings_for
 from eventsim.models.distill import Training
-from eventsim.models.families import PictureFamily, settings_for
+from eventsim.models.families import PictureFamily
 from eventsim.models.playground import Playground
 from eventsim.models.policy import Policy
 from eventsim.models.rollout import make_for

@@ -256,3 +256,19 @@ print(importlib.util.find_spec("models"), importlib.util.find_spec("analysis"))
     files = [str(site / "eventsim" / name / "__init__.py") for name in LINKS]
     assert printed.split() == [*files, "None", "None"]
     assert list((site / "bin").glob("eventsim*"))
+
+
+MEASUREMENTS = sorted(
+    path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("test_")
+)
+
+
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_what_measures_still_imports(name: str) -> None:
+    try:
+        importlib.import_module(f"tests.{name}")
+    except ModuleNotFoundError as error:
+        # An extra that is not installed, or a peer with an environment of its own.
+        if str(error.name).split(".")[0] in ("eventsim", "tests"):
+            raise
+        pytest.skip(f"{error.name} is not installed")
