@@ -29,6 +29,9 @@ FRACTIONS: Float = np.array([0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.7, 0.95])
 _PLANNED = 0.8
 #: Part of an episode lost in full that a plan adds to what was seen, so that it never stakes all.
 _UNSEEN = 0.2
+#: The same as part of how far the mean is below the limit, at most: of few episodes it would leave
+#: no stake that grows.
+_DOUBTED = 0.75
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,7 +294,8 @@ def plan(
     z = excess(seen, limit, scale.holding(seen))
     factors = np.log1p(-_grid()[:, np.newaxis] * z)
     growth, sd = factors.mean(axis=1), factors.std(axis=1)
-    careful = growth + _UNSEEN * np.log1p(-_grid()) / z.size
+    unseen = min(_UNSEEN / z.size, _DOUBTED * max(-float(z.mean()), 0.0))
+    careful = growth + unseen * np.log1p(-_grid())
     best = int(_episodes(careful, sd, level, power).argmin())
     episodes = float(_episodes(growth, sd, level, power)[best])
     return Plan(int(episodes), float(_grid()[best]), limit) if math.isfinite(episodes) else None

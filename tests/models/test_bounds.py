@@ -119,6 +119,17 @@ def test_the_episodes_that_were_planned_suffice(sd: float) -> None:
     assert np.mean(held) > 0.7
 
 
+@pytest.mark.parametrize("n", [3, 20, 60])
+def test_few_episodes_that_lose_nothing_have_a_plan_that_is_of_use(n: int) -> None:
+    needed = episodes_needed(0.01, SCALE)
+    planned = plan(pairs_of(np.zeros(n)), SCALE, 0.01)
+    assert needed is not None
+    assert planned is not None
+    assert planned.episodes < 5 * needed
+    shown = pairs_of(np.zeros(planned.episodes))
+    assert upper_bound(shown, SCALE, fraction=planned.fraction) <= 0.01
+
+
 def test_nothing_is_planned_for_a_loss_past_the_limit() -> None:
     assert plan(pairs_of(np.full(50, 0.02)), SCALE, 0.01) is None
     assert episodes_needed(0.01, SCALE, mean=0.01) is None
