@@ -12,7 +12,8 @@ Stages, each of which leaves a checkpoint:
    own weights: rounds of pruning and fine-tuning with the thresholds in the loop. Each round's
    student is a candidate, and of pictures what they begin with, at threshold 0.
 4. ``... polished ...``: the cheapest round of the teacher's ladder that holds learns on twice,
-   where it can in play (`eventsim.models.on_policy`), in what time is left.
+   where it can in play (`eventsim.models.on_policy`), in what time is left; of students, in play
+   only, the cheapest that holds or may be mended.
 5. ``reinforced ...``: of small pictures, the cheapest of each ladder that holds or may be mended
    learns on from rewards (`eventsim.models.reinforce`), and is cut further while it holds.
 6. ``refined ...``: the cheapest of each ladder that holds, made cheaper still by single changes
@@ -142,6 +143,7 @@ class Search(Workbench):
                 yield self._dense_stage(k)
             yield from self._ladder(start)
             starts.append(start)
+        yield from self._accompaniments([start for start in starts if start != OWN])
         yield from self._reinforcements([start for start in starts if start != OWN])
         yield from self._refinements(starts)
 
@@ -197,8 +199,25 @@ class Search(Workbench):
                 break
         yield from self._polish(self._to_polish(), lambda _: True)
 
-    def _polish(self, base: str, asked: Callable[[str], bool]) -> Iterator[str]:
-        """A round of the teacher's ladder learns on, twice, as far as it is asked for."""
+    def _accompaniments(self, starts: Sequence[str]) -> Iterator[str]:
+        """Let a student's round learn on in play: the cheapest that holds or may be mended.
+
+        Recorded windows do not show what thresholds do in play, so that rounds lose by them.
+        """
+        if not self._accompanies or OWN not in self._students:
+            return
+        near = [
+            c
+            for start in starts
+            for c in self._within(_MENDABLE * self.settings.slack, "events", start)
+            if "round" in c.name.split()[-2]
+        ]
+        if near:
+            base = min(near, key=lambda c: c.macs)
+            yield from self._polish(base.name, lambda _: True, base.start)
+
+    def _polish(self, base: str, asked: Callable[[str], bool], start: str = OWN) -> Iterator[str]:
+        """A round of a ladder learns on, twice, as far as it is asked for."""
         name = base
         for number in range(2 if base else 0):
             before, name = name, f"{base} polished {number}"
@@ -211,7 +230,7 @@ class Search(Workbench):
             # The second one gets half of the time, unless that is too little for both.
             share = 0.5 if number == 0 and left >= 2.0 * _LEAST else 1.0
             try:
-                self._stage(name, partial(self._polished, name, before, share * left))
+                self._stage(name, partial(self._polished, name, before, start, share * left))
             except SimulationError as error:
                 self._say(f"{name}: left out, {error}")
                 return

@@ -204,8 +204,8 @@ class Workbench:
         training = options.training(options.event_iterations, start == OWN, cost=cost)
         return self._trained(name, student, training, start, options)
 
-    def _polished(self, name: str, before: str, seconds: float) -> dict[str, Any]:
-        """A student of the teacher's ladder that goes on learning; nothing is cut.
+    def _polished(self, name: str, before: str, start: str, seconds: float) -> dict[str, Any]:
+        """A student that goes on learning; nothing is cut.
 
         Where it plays, it takes so many seconds at most, and its thresholds are raised before if
         it holds.
@@ -213,7 +213,7 @@ class Workbench:
         options = self.settings.from_teacher()
         if not self._accompanies:
             training = options.training(options.own_polish, True, learn_thresholds=False)
-            return self._trained(name, self._students[before], training, OWN, options)
+            return self._trained(name, self._students[before], training, start, options)
         learning = OnPolicy(
             options.own_accompanied,
             learning_rate=options.own_learning_rate,
@@ -231,11 +231,11 @@ class Workbench:
             learning,
             self._key(name),
         )
-        return self._candidate(name, student, OWN)
+        return self._candidate(name, student, start)
 
     @property
     def _accompanies(self) -> bool:
-        """Whether the teacher's ladder learns on while it plays."""
+        """Whether ladders learn on while they play."""
         return bool(self.settings.own_accompanied and self.family.plays)
 
     def _trained(

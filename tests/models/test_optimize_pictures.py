@@ -558,6 +558,24 @@ def test_the_teachers_ladder_ends_in_time_to_learn_on_and_goes_on_with_more(
     assert names(0.0) == more
 
 
+@pytest.mark.slow
+def test_a_students_cheapest_round_learns_on_in_play(tmp_path: Path) -> None:
+    effort = {**EFFORT, "wider": (0,), "rounds": 2, "own_accompanied": 800}
+    settings = replace(settings_for(catcher(), **effort), slack=9.0)
+    search = searched(tmp_path, settings=settings, budget=1e6)
+    names = list(search.stages())
+    start = next(name for name in names if name.startswith("dense"))
+    ladder = f"events {start.removeprefix('dense ')} round "
+    rounds = [c for c in search.candidates if c.name in (f"{ladder}0", f"{ladder}1")]
+    cheapest = min(rounds, key=lambda c: c.macs)
+    polished = [f"{cheapest.name} polished {k}" for k in (0, 1)]
+    place = names.index(rounds[-1].name) + 1
+    assert names[place : place + 2] == polished
+    last = next(c for c in search.candidates if c.name == polished[1])
+    assert last.start == start
+    assert last.policy.network.n_synapses == cheapest.policy.network.n_synapses
+
+
 def learning_on(folder: Path) -> Search:
     """A search whose ladder has one round, which learns on in play."""
     effort = {**EFFORT, "own_after": 0, "own_iterations": 5, "own_steps": 300, "rounds": 1}
