@@ -144,8 +144,9 @@ class Settings:
         thresholds as they are; 0 for none.
     own_accompanied : int
         Environment steps in which it learns on, twice, instead: it plays, and the teacher tells at
-        each step what to do; fewer where the time that is left does not hold them. 0 for none, and
-        none where actions are no single discrete choice.
+        each step what to do; fewer where the time that is left does not hold them. So does the
+        cheapest round of students that holds or nearly does. 0 for none, and none where actions
+        are no single discrete choice.
     accompanied_cost, accompanied_raise : float
         Weight of the cost in the loss meanwhile, and what thresholds are multiplied by beforehand
         of what holds: what they do hardly shows in recorded windows, whose ladder leaves them
