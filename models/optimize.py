@@ -59,6 +59,11 @@ _MENDABLE = 2.0
 _UNMENDED = 2
 
 
+def _is_round(candidate: Candidate) -> bool:
+    """Whether it is a round of a ladder, not what began it or came of it."""
+    return candidate.name.split()[-2] == "round"
+
+
 class Search(Workbench):
     """Search for cheap policies.
 
@@ -143,8 +148,9 @@ class Search(Workbench):
                 yield self._dense_stage(k)
             yield from self._ladder(start)
             starts.append(start)
-        yield from self._accompaniments([start for start in starts if start != OWN])
-        yield from self._reinforcements([start for start in starts if start != OWN])
+        students = [start for start in starts if start != OWN]
+        yield from self._accompaniments(students)
+        yield from self._reinforcements(students)
         yield from self._refinements(starts)
 
     def _dense_name(self, k: int) -> str:
@@ -210,7 +216,7 @@ class Search(Workbench):
             c
             for start in starts
             for c in self._within(_MENDABLE * self.settings.slack, "events", start)
-            if "round" in c.name.split()[-2]
+            if _is_round(c)
         ]
         if near:
             base = min(near, key=lambda c: c.macs)
@@ -238,7 +244,7 @@ class Search(Workbench):
 
     def _to_polish(self) -> str:
         """Name of the cheapest round of the teacher's ladder that held, if it is to learn on."""
-        held = [c for c in self._held("events", OWN) if "round" in c.name.split()[-2]]
+        held = [c for c in self._held("events", OWN) if _is_round(c)]
         if not held:
             return ""
         if self._accompanies:

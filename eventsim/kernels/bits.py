@@ -110,17 +110,18 @@ def _plain_prefetch(array: Any, index: int) -> None:
     pass
 
 
-def _pack(bits: Any) -> Any:
+def pack(bits: Any) -> Any:
+    """Return a word whose bits are those given, the first one lowest; of plain Python."""
     return np.uint64(sum(1 << k for k in np.flatnonzero(bits).tolist()))
 
 
 def _plain_below(array: Any, start: int, limit: float) -> Any:
-    return _pack(array[int(start) : int(start) + BLOCK] < limit)
+    return pack(array[int(start) : int(start) + BLOCK] < limit)
 
 
 def _plain_fired(array: Any, start: int, cosine: float, sine: float) -> Any:
     block = array[int(start) : int(start) + 2 * BLOCK]
-    return _pack(block[1::2] * cosine - block[0::2] * sine < 0.0)
+    return pack(block[1::2] * cosine - block[0::2] * sine < 0.0)
 
 
 def _plain_first(mask: Any) -> Any:

@@ -23,6 +23,7 @@ from eventsim.kernels.bits import (
     config,
     ir,
     load_lanes,
+    pack,
     splat,
 )
 
@@ -236,12 +237,8 @@ def _add(
     return types.void(*kinds), _emit_add
 
 
-def _pack(bits: Any) -> Any:
-    return np.uint64(sum(1 << k for k in np.flatnonzero(bits).tolist()))
-
-
 def _plain_flagged(flags: Any, start: int) -> Any:
-    return _pack(flags[int(start) : int(start) + 64])
+    return pack(flags[int(start) : int(start) + 64])
 
 
 def _plain_unflag(flags: Any, start: int) -> None:
@@ -251,7 +248,7 @@ def _plain_unflag(flags: Any, start: int) -> None:
 def _plain_renewed(new: Any, at: int, old: Any, place: int) -> Any:
     here = slice(int(place), int(place) + 64)
     fresh = new[int(at) : int(at) + 64]
-    differ = _pack(fresh != old[here])
+    differ = pack(fresh != old[here])
     old[here] = fresh
     return differ
 
@@ -290,7 +287,7 @@ def _plain_transmit(
     n = int(fires.sum())
     lanes(state, neuron)[:n] = int(first) + np.flatnonzero(fires)
     lanes(values, value)[:n] = d[fires]
-    return np.uint64(int(_pack(fires)) | int(_pack(bad)) << LANES)
+    return np.uint64(int(pack(fires)) | int(pack(bad)) << LANES)
 
 
 def _plain_add(

@@ -23,6 +23,7 @@ from eventsim.kernels.bits import (
     config,
     ir,
     load_lanes,
+    pack,
     splat,
 )
 from eventsim.kernels.jit import inlined
@@ -216,8 +217,7 @@ def _below(typing_context: Any, neuron: Any, e: Any, limit: Any) -> Any:
 
 
 def _plain_below(neuron: Any, e: int, limit: int) -> Any:
-    below = np.flatnonzero(neuron[int(e) : int(e) + LISTED] < limit)
-    return Unsigned(sum(1 << k for k in below.tolist()))
+    return pack(neuron[int(e) : int(e) + LISTED] < limit)
 
 
 if config.DISABLE_JIT:

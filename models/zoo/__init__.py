@@ -23,7 +23,7 @@ _DENSE = "-dense"
 def files() -> dict[str, Path]:
     """Return the files of the policies by name, in order of name."""
     folder = Path(__file__).resolve().parent
-    paths = {path.stem: path for path in folder.glob("*.safetensors")}
+    paths = {path.stem: path for path in folder.glob("[!.]*.safetensors")}
     return dict(sorted(paths.items()))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -134,3 +136,12 @@ def test_the_first_run_holds_return_and_reduction(name: str) -> None:
 def test_the_documented_table_is_that_of_the_files() -> None:
     text = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
     assert zoo_build.table() in text
+
+
+def test_a_file_that_was_never_finished_is_no_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pong.safetensors", ".pong-1f2e3d4c.safetensors"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(zoo, "__file__", str(tmp_path / "__init__.py"))
+    assert zoo.names() == ("pong",)
