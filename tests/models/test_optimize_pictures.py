@@ -728,6 +728,7 @@ def test_stacked_frames_of_atari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "dense_iterations": 3,
         "event_iterations": 2,
         "refine_checks": 0,  # of one episode there is no spread
+        "own_accompanied": 800,
         "visited_steps": 40,
         "slack": 1e9,
         "screened": 1,
