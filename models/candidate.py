@@ -102,7 +102,8 @@ class Settings:
     starts : int
         Random starts of a dense student.
     screened : int
-        Validation episodes of a candidate; those that hold get four times as many.
+        Validation episodes of a candidate; up to four times as many unless it is clear that it
+        loses.
     wider : tuple of int
         Event-driven ladders begin so many shapes above the smallest dense one.
     rounds : int
@@ -145,12 +146,14 @@ class Settings:
     own_accompanied : int
         Environment steps in which it learns on, twice, instead: it plays, and the teacher tells at
         each step what to do; fewer where the time that is left does not hold them. So does the
-        cheapest round of students that holds or nearly does. 0 for none, and none where actions
-        are no single discrete choice.
+        cheapest round of a student's ladder that holds or nearly does, before the next ladder. 0
+        for none, and none where actions are no single discrete choice.
     accompanied_cost, accompanied_raise : float
-        Weight of the cost in the loss meanwhile, and what thresholds are multiplied by beforehand
-        of what holds: what they do hardly shows in recorded windows, whose ladder leaves them
-        small.
+        Weight of the cost in the loss meanwhile, which for students is `cost`, and what thresholds
+        are multiplied by beforehand of what holds: what they do hardly shows in recorded windows,
+        whose ladder leaves them small.
+    accompanied_rate : float
+        Learning rate of students meanwhile; that of the teacher's ladder is `own_learning_rate`.
     reinforced_steps, reinforced_rounds : int
         Environment steps of a round in which the cheapest of a ladder learns from rewards, 0 for
         none, and such rounds at most; from the second on it is cut first, while it holds.
@@ -194,6 +197,7 @@ class Settings:
     own_accompanied: int = 0
     accompanied_cost: float = 0.01
     accompanied_raise: float = 1.75
+    accompanied_rate: float = 1e-3
     reinforced_steps: int = 0
     reinforced_rounds: int = 6
 
@@ -258,7 +262,7 @@ FRAMES: dict[str, Any] = {
     "kept_steps": 60_000,
     "visited_steps": 6_000,
     "visits": 4,
-    "screened": 6,
+    "screened": 12,
     "starts": 1,
     "dense_iterations": 12_800,
     "dense_batch": 64,
@@ -296,6 +300,7 @@ LATER_SETTINGS = {
     "own_accompanied": 0,
     "accompanied_cost": 0.01,
     "accompanied_raise": 1.75,
+    "accompanied_rate": 1e-3,
     "reinforced_steps": 0,
     "reinforced_rounds": 6,
 }

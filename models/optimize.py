@@ -12,8 +12,8 @@ Stages, each of which leaves a checkpoint:
    own weights: rounds of pruning and fine-tuning with the thresholds in the loop. Each round's
    student is a candidate, and of pictures what they begin with, at threshold 0.
 4. ``... polished ...``: the cheapest round of the teacher's ladder that holds learns on twice,
-   where it can in play (`eventsim.models.on_policy`), in what time is left; of students, in play
-   only, the cheapest that holds or may be mended.
+   where it can in play (`eventsim.models.on_policy`), in what time is left; of a student's
+   ladder, in play only, the cheapest that holds or nearly does, before wider students.
 5. ``reinforced ...``: of small pictures, the cheapest of each ladder that holds or may be mended
    learns on from rewards (`eventsim.models.reinforce`), and is cut further while it holds.
 6. ``refined ...``: the cheapest of each ladder that holds, made cheaper still by single changes
@@ -147,9 +147,9 @@ class Search(Workbench):
             if start not in self._students:
                 yield self._dense_stage(k)
             yield from self._ladder(start)
+            yield from self._accompaniment(start)
             starts.append(start)
         students = [start for start in starts if start != OWN]
-        yield from self._accompaniments(students)
         yield from self._reinforcements(students)
         yield from self._refinements(starts)
 
@@ -179,9 +179,8 @@ class Search(Workbench):
     def _own_ladder(self) -> Iterator[str]:
         """Rounds from the teacher's own weights, if it has the form of a student.
 
-        What a round has destroyed is not built on: the next one begins where the last that held
-        ended, cuts half as much and trains twice as long. A loss within a standard error of what
-        may be lost counts as held: where returns vary much, few episodes say little.
+        What a round has destroyed is not built on: the next one begins where the last that nearly
+        held ended, cuts half as much and trains twice as long.
         """
         if OWN not in self._students:
             yield from self._own_begin()
@@ -194,8 +193,7 @@ class Search(Workbench):
             name, following = (f"events {OWN} round {number + k}" for k in (0, 1))
             self._stage(name, partial(self._events, name, last, OWN, held, gentle))
             yield name
-            error = self._validation.error(self.candidates[-1].returns)
-            if self._losses[name] - error <= options.slack:
+            if self._nearly_holds(self.candidates[-1]):
                 last, held, failed = name, held + 1, 0
             else:
                 gentle, failed = gentle + 1, failed + 1
@@ -205,22 +203,30 @@ class Search(Workbench):
                 break
         yield from self._polish(self._to_polish(), lambda _: True)
 
-    def _accompaniments(self, starts: Sequence[str]) -> Iterator[str]:
-        """Let a student's round learn on in play: the cheapest that holds or may be mended.
+    def _accompaniment(self, start: str) -> Iterator[str]:
+        """Let a student's round learn on in play: the cheapest that holds or nearly does.
 
-        Recorded windows do not show what thresholds do in play, so that rounds lose by them.
+        Recorded windows do not show what thresholds do in play, so that rounds lose by them. It
+        comes before any wider student: this one is known to be wide enough.
         """
         if not self._accompanies or OWN not in self._students:
             return
         near = [
             c
-            for start in starts
-            for c in self._within(_MENDABLE * self.settings.slack, "events", start)
-            if _is_round(c)
+            for c in self.candidates
+            if (c.kind, c.start) == ("events", start) and _is_round(c) and self._nearly_holds(c)
         ]
         if near:
             base = min(near, key=lambda c: c.macs)
-            yield from self._polish(base.name, lambda _: True, base.start)
+            yield from self._polish(base.name, lambda _: True, start)
+
+    def _nearly_holds(self, candidate: Candidate) -> bool:
+        """Whether it lost no more than it may, or a standard error above that.
+
+        Where returns vary much, few episodes say little.
+        """
+        error = self._validation.error(candidate.returns)
+        return self.loss(candidate.returns) - error <= self.settings.slack
 
     def _polish(self, base: str, asked: Callable[[str], bool], start: str = OWN) -> Iterator[str]:
         """A round of a ladder learns on, twice, as far as it is asked for."""

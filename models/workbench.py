@@ -214,10 +214,11 @@ class Workbench:
         if not self._accompanies:
             training = options.training(options.own_polish, True, learn_thresholds=False)
             return self._trained(name, self._students[before], training, start, options)
+        own = start == OWN
         learning = OnPolicy(
             options.own_accompanied,
-            learning_rate=options.own_learning_rate,
-            cost=options.accompanied_cost,
+            learning_rate=options.own_learning_rate if own else options.accompanied_rate,
+            cost=options.accompanied_cost if own else self.settings.cost,
             seconds=seconds,
         )
         student = self._students[before].copy()
