@@ -13,7 +13,8 @@ with the schema ``eventsim-policy/1``:
 
 Tensors are named ``populations/<name>/<field>``, ``projections/<name>/<field>`` and, for the
 caller's, ``data/<name>``. A file is written to a temporary name and renamed; it is never a
-pickle. Other neuron models and connectivities join by an entry in `NEURONS` or `CONNECTIVITIES`.
+pickle. Other neuron models and connectivities join by an entry in `NEURONS` or
+`eventsim.codecs.CONNECTIVITIES`.
 """
 
 from __future__ import annotations
@@ -22,25 +23,15 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eventsim.connectivity import Connectivity, Dense, Sparse
-from eventsim.convolution import (
-    GEOMETRY,
-    AveragePool,
-    Convolution,
-    Local,
-    MaxWindow,
-    from_geometry,
-    geometry,
-)
+from eventsim.codecs import CONNECTIVITIES, Arrays, narrowed
 from eventsim.errors import (
     EventsimError,
     FileFormatError,
@@ -51,7 +42,6 @@ from eventsim.network import Network, Population, Projection
 from eventsim.neurons import Activation, Delta, Input, MaxPool, NeuronModel
 from eventsim.output import write_atomically
 
-Arrays: TypeAlias = dict[str, NDArray[Any]]
 Record: TypeAlias = dict[str, Any]
 
 SCHEMA = "eventsim-policy/1"
@@ -59,8 +49,6 @@ STATE_SCHEMA = "eventsim-state/1"
 KEY = "eventsim"
 _OWN = ("schema", "name", "populations", "projections", "outputs", "tensors")
 _DTYPES = ("float32", "float64", "int64", "int32", "int8", "uint8", "uint16", "uint32", "bool")
-#: What the targets of sparse weights may be, from the narrowest on.
-_TARGETS = ("uint16", "uint32", "int64")
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +124,7 @@ def _content(
         raise InputError(f"'{clash[0]}' is a field of the schema; name it otherwise")
     for name in tensors if narrow else ():
         if name.startswith("projections/") and name.endswith("/targets"):
-            tensors[name] = _narrowed(tensors[name])
+            tensors[name] = narrowed(tensors[name])
     for name, array in (arrays or {}).items():
         tensors[f"data/{name}"] = array
     # np.require keeps the shape () that np.ascontiguousarray would turn into (1,).
@@ -146,12 +134,6 @@ def _content(
             raise InputError(f"dtype {array.dtype} has no stored form", where=f"array '{name}'")
     header["tensors"] = {n: [a.dtype.name, list(a.shape)] for n, a in tensors.items()}
     return _to_bytes(tensors, _to_json({**header, **(extra or {})}))
-
-
-def _narrowed(targets: NDArray[Any]) -> NDArray[Any]:
-    """Return targets in the narrowest numbers that hold them: they are a large part of a file."""
-    most = targets.max(initial=0)
-    return targets.astype(next(name for name in _TARGETS if most <= np.iinfo(name).max))
 
 
 def load(path: str | os.PathLike[str]) -> Stored:
@@ -224,124 +206,8 @@ def load_state(path: str | os.PathLike[str]) -> tuple[NDArray[Any], ...]:
     return tuple(tensors[name] for name in sorted(tensors))
 
 
-@dataclass(frozen=True)
-class ConnectivityCodec:
-    """Stored form of a connectivity.
-
-    Parameters
-    ----------
-    cls : type
-    fields : tuple of str
-        Names of its tensors.
-    pack : callable
-        Connectivity to its tensors.
-    unpack : callable
-        Tensors and shape (target size, source size) to the connectivity; raises ValueError with
-        the fault if they contradict each other.
-    """
-
-    cls: type[Connectivity]
-    fields: tuple[str, ...]
-    pack: Callable[[Any], Arrays]
-    unpack: Callable[[Arrays, tuple[int, int]], Connectivity]
-
-
-def _unpack_dense(arrays: Arrays, shape: tuple[int, int]) -> Connectivity:
-    weights = _floating(arrays["weights"])
-    if weights.shape != shape:
-        raise ValueError(f"have shape {weights.shape}, expected {shape}")
-    return Dense(weights)
-
-
-def _unpack_sparse(arrays: Arrays, shape: tuple[int, int]) -> Connectivity:
-    pointers, targets = arrays["pointers"], arrays["targets"]
-    weights = _floating(arrays["weights"])
-    n_targets, n_sources = shape
-    if pointers.dtype != np.int64:
-        raise ValueError(f"have pointers that are {pointers.dtype}; expected int64")
-    if targets.dtype.name not in _TARGETS:
-        raise ValueError(f"have targets that are {targets.dtype}; expected {', '.join(_TARGETS)}")
-    if targets.dtype != np.int64:
-        targets = targets.astype(np.int64)
-        targets.flags.writeable = False
-    if pointers.shape != (n_sources + 1,) or targets.ndim != 1 or weights.shape != targets.shape:
-        raise ValueError(
-            f"have {pointers.size} pointers, {targets.size} targets and {weights.size} weights; "
-            f"expected {n_sources + 1} pointers and as many targets as weights"
-        )
-    if pointers[0] != 0 or pointers[-1] != targets.size or (np.diff(pointers) < 0).any():
-        raise ValueError("have pointers that do not ascend from 0 to the number of weights")
-    if targets.size and (targets.min() < 0 or targets.max() >= n_targets):
-        raise ValueError(f"have targets outside 0 to {n_targets - 1}")
-    sources = np.repeat(np.arange(n_sources), np.diff(pointers))
-    if (np.diff(sources * n_targets + targets) <= 0).any():
-        raise ValueError("have targets that do not ascend within a source")
-    if not weights.all():
-        raise ValueError("hold exact zeros, which are no synapses")
-    return Sparse(shape, pointers, targets, weights)
-
-
-def _unpack_local(arrays: Arrays, shape: tuple[int, int], kind: type[Local]) -> Connectivity:
-    numbers = arrays["geometry"]
-    if numbers.dtype != np.int64 or numbers.shape != (len(GEOMETRY),):
-        raise ValueError(f"have a geometry that is not {len(GEOMETRY)} int64 numbers")
-    if numbers.min() < 0 or numbers.max() > 1 << 31:
-        raise ValueError("have a geometry out of range")
-    try:
-        window, n_channels, groups = from_geometry(numbers)
-        weights: Local
-        if kind is Convolution:
-            weights = Convolution(window, _floating(arrays["weights"]), groups)
-        else:
-            weights = kind(window)
-    except EventsimError as error:
-        raise ValueError(f"have no valid window: {error}") from error
-    if weights.n_channels != n_channels or weights.groups != groups or weights.shape != shape:
-        raise ValueError(
-            f"have {weights.n_channels} channels in {weights.groups} groups and shape "
-            f"{weights.shape}, expected {n_channels} in {groups} and {shape}"
-        )
-    return weights
-
-
-def _floating(weights: NDArray[Any]) -> NDArray[Any]:
-    if weights.dtype not in (np.float32, np.float64):
-        raise ValueError(f"are {weights.dtype}; expected float32 or float64")
-    if not np.isfinite(weights).all():
-        raise ValueError("hold NaN or infinity")
-    return weights
-
-
 #: Neuron models that a file can hold: their dataclass fields are scalars, arrays or activations.
 NEURONS: dict[str, type[NeuronModel]] = {cls.kind: cls for cls in (Input, Delta, MaxPool)}
-
-#: Connectivities that a file can hold.
-CONNECTIVITIES: dict[str, ConnectivityCodec] = {
-    Dense.kind: ConnectivityCodec(
-        Dense, ("weights",), lambda c: {"weights": c.weights}, _unpack_dense
-    ),
-    Sparse.kind: ConnectivityCodec(
-        Sparse,
-        ("pointers", "targets", "weights"),
-        lambda c: {"pointers": c.pointers, "targets": c.targets, "weights": c.weights},
-        _unpack_sparse,
-    ),
-    Convolution.kind: ConnectivityCodec(
-        Convolution,
-        ("weights", "geometry"),
-        lambda c: {"weights": c.weights, "geometry": geometry(c)},
-        partial(_unpack_local, kind=Convolution),
-    ),
-    **{
-        cls.kind: ConnectivityCodec(
-            cls,
-            ("geometry",),
-            lambda c: {"geometry": geometry(c)},
-            partial(_unpack_local, kind=cls),
-        )
-        for cls in (AveragePool, MaxWindow)
-    },
-}
 
 
 def _pack(network: Network) -> tuple[Record, Arrays]:
