@@ -132,6 +132,9 @@ class Settings:
         Steps of a batch in dense training; 16 times the windows by default.
     refine_synapses : int
         Networks with more synapses, unrolled, are not refined.
+    narrowest : int
+        Dense students before this number are not tried, as where another search has shown them to
+        be too narrow; with as many as there are or more, none is.
     own_after : int
         The ladder that begins with the teacher comes before the dense student of this number,
         if none before it holds; after all of them by default. Where each takes long, it would come
@@ -186,6 +189,7 @@ class Settings:
     window_steps: int = 32
     dense_batch: int | None = None
     refine_synapses: int = 4_000
+    narrowest: int = 0
     own_after: int = 1_000
     own_cut_share: float = 0.15
     own_iterations: int = 1_500
@@ -289,6 +293,7 @@ LATER_SETTINGS = {
     "window_steps": 32,
     "dense_batch": None,
     "refine_synapses": 4_000,
+    "narrowest": 0,
     "own_after": 1_000,
     "own_cut_share": 0.15,
     "own_iterations": 1_500,

@@ -115,11 +115,12 @@ class Search(Workbench):
         self._stage("teacher", self._teacher)
         yield "teacher"
         options, shapes = self.settings, self.family.shapes
+        own_after = max(options.own_after, options.narrowest)
         first = len(shapes) - 1
         if self.family.finds_silent:  # it takes little, and loses nothing
             yield from self._own_begin()
-        for k in range(len(shapes)):
-            if k == options.own_after:
+        for k in range(options.narrowest, len(shapes)):
+            if k == own_after:
                 yield from self._own_ladder()
                 yield from self._reinforcements([OWN])
             yield self._dense_stage(k)
@@ -128,7 +129,7 @@ class Search(Workbench):
                 break
         else:
             # Where the capacity is needed, what the teacher has learned is the better start.
-            if options.own_after >= len(shapes):
+            if own_after >= len(shapes):
                 yield from self._own_ladder()
                 yield from self._reinforcements([OWN])
             if OWN in self._students:

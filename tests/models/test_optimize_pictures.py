@@ -353,6 +353,24 @@ def test_a_teacher_with_thresholds_is_not_the_dense_network_that_it_would_be(
     assert not any(thresholds)
 
 
+def test_narrow_students_can_be_left_out(tmp_path: Path) -> None:
+    shapes = family_of(catcher()).shapes
+    words = family_of(catcher()).words
+    settings = settings_for(catcher(), **{**EFFORT, "rounds": 1, "narrowest": len(shapes) - 1})
+    search = searched(tmp_path / "widest", settings=replace(settings, slack=9.0))
+    names = list(search.stages())
+    dense = [name for name in names if name.startswith("dense ")]
+    assert dense == [f"dense {words(shapes[-1])}"]
+
+
+def test_without_students_the_teacher_is_cut(tmp_path: Path) -> None:
+    effort = {**EFFORT, "own_after": 1, "own_iterations": 5, "own_steps": 300, "rounds": 1}
+    settings = settings_for(catcher(), **{**effort, "narrowest": 99})
+    names = list(searched(tmp_path, settings=settings).stages())
+    assert names[:4] == ["teacher", "own", "events own heard", "events own round 0"]
+    assert not [name for name in names if name.startswith("dense ")]
+
+
 @pytest.mark.slow
 def test_the_ladder_from_the_teacher_may_come_early(tmp_path: Path) -> None:
     settings = settings_for(catcher(), **{**EFFORT, "own_after": 1, "own_iterations": 25})
