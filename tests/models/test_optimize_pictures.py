@@ -577,11 +577,24 @@ def test_the_teachers_ladder_ends_in_time_to_learn_on_and_goes_on_with_more(
 
 
 @pytest.mark.slow
-def test_a_students_cheapest_round_learns_on_in_play(tmp_path: Path) -> None:
+def test_a_students_cheapest_round_learns_on_in_play(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     effort = {**EFFORT, "wider": (0,), "rounds": 2, "own_accompanied": 800}
-    settings = replace(settings_for(catcher(), **effort), slack=9.0)
+    effort |= {"accompanied_rate": 7e-4, "cost": 0.002, "own_learning_rate": 1e-9}
+    settings = replace(settings_for(catcher(), **effort, accompanied_cost=0.5), slack=9.0)
     search = searched(tmp_path, settings=settings, budget=1e6)
+    asked: list[Any] = []
+    accompany = search.family.accompany
+
+    def watched(*given: Any) -> Any:
+        asked.append(given[4])
+        return accompany(*given)
+
+    monkeypatch.setattr(search.family, "accompany", watched)
     names = list(search.stages())
+    # By a student's rate and cost, not by those of the teacher's ladder.
+    assert [(o.learning_rate, o.cost) for o in asked] == [(7e-4, 0.002)] * 2
     start = next(name for name in names if name.startswith("dense"))
     ladder = f"events {start.removeprefix('dense ')} round "
     rounds = [c for c in search.candidates if c.name in (f"{ladder}0", f"{ladder}1")]
@@ -592,6 +605,31 @@ def test_a_students_cheapest_round_learns_on_in_play(tmp_path: Path) -> None:
     last = next(c for c in search.candidates if c.name == polished[1])
     assert last.start == start
     assert last.policy.network.n_synapses == cheapest.policy.network.n_synapses
+
+
+@pytest.mark.parametrize(("lost", "learns"), [(0.9, True), (1.1, False)])
+def test_a_students_round_that_nearly_holds_learns_on_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: float, learns: bool
+) -> None:
+    search = searched(tmp_path, settings=settings_for(catcher(), **EFFORT, own_accompanied=800))
+    stages = search.stages()
+    assert [next(stages), next(stages)] == ["teacher", "own"]
+    own = search.candidates[0]
+    one = replace(own, name="events 8 round 0", kind="events", start="dense 8")
+    search.candidates.append(one)
+    # A standard error above what it may lose is near enough.
+    error = 0.25
+    monkeypatch.setattr(search._validation, "error", lambda _: error)
+    monkeypatch.setattr(search, "loss", lambda _: search.settings.slack + lost * error)
+    begun: list[tuple[str, str]] = []
+
+    def polish(base: str, _: Any, start: str) -> Any:
+        begun.append((base, start))
+        return iter(())
+
+    monkeypatch.setattr(search, "_polish", polish)
+    assert list(search._accompaniment("dense 8")) == []
+    assert begun == ([("events 8 round 0", "dense 8")] if learns else [])
 
 
 def learning_on(folder: Path) -> Search:
