@@ -168,6 +168,7 @@ def optimize(
     seed: int = 0,
     workdir: str | os.PathLike[str] | None = None,
     effort: Mapping[str, Any] | None = None,
+    jobs: int = 1,
     progress: bool | None = None,
 ) -> Outcome:
     """Find the cheapest event-driven version of a policy that still does the job.
@@ -196,6 +197,10 @@ def optimize(
     effort : mapping, optional
         Fields of `eventsim.models.optimize.Settings`: how hard the search tries, whatever the
         budget.
+    jobs : int, optional
+        Processes that play the episodes by which candidates are compared and promised; results do
+        not depend on it. With more than 1, a script calls this behind
+        ``if __name__ == "__main__":``.
     progress : bool, optional
         Say on stderr how far it is; default: on a terminal.
 
@@ -221,7 +226,7 @@ def optimize(
         named,
         env,
         out=out,
-        settings=Settings(max_loss, seconds_of(budget), weight_bits, seed),
+        settings=Settings(max_loss, seconds_of(budget), weight_bits, seed, jobs),
         name=name,
         workdir=workdir,
         say=_teller(progress),

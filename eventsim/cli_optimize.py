@@ -52,6 +52,9 @@ def optimize(
             "--workdir", metavar="DIR", help="State, to continue from; default FILE's, with .work."
         ),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", help="Processes that play test episodes.")
+    ] = 1,
     json: Annotated[
         bool, typer.Option("--json", help="Print the outcome alone on stdout, all else on stderr.")
     ] = False,
@@ -73,6 +76,7 @@ def optimize(
             weight_bits=weight_bits,
             seed=seed,
             workdir=workdir,
+            jobs=jobs,
             progress=True,
         )
     except KeyboardInterrupt:

@@ -132,7 +132,8 @@ def optimize(
     state = State(folder, policy, env, settings, effort or {})
     make = _own_search(effort or {}) if search is None else search
     try:
-        with Arena(policy, env, log=folder / "episodes.jsonl", on_episode=state.tick) as arena:
+        log, jobs = folder / "episodes.jsonl", settings.jobs
+        with Arena(policy, env, log=log, on_episode=state.tick, jobs=jobs) as arena:
             if state.resumed:
                 say(f"continuing in {folder}, {_time(state.resumed)} done")
             one = _Optimization(arena, settings, state, say, folder)
@@ -192,6 +193,11 @@ class _Optimization:
         """Seconds left of the budget."""
         return self.settings.budget - self.state.elapsed()
 
+    @property
+    def pair_seconds(self) -> float:
+        """Seconds that a pair of episodes takes, of which as many are played at once as jobs."""
+        return self.state.pair_seconds / self.settings.jobs
+
     def look(self) -> None:
         """See what the teacher does, and what a promise about it will need."""
         limit, say = self.settings.max_loss, self.say
@@ -200,7 +206,7 @@ class _Optimization:
         )
         if math.isfinite(baseline.seconds):
             self.state.pair_seconds = 2.0 * baseline.seconds
-        pair = self.state.pair_seconds if math.isfinite(self.state.pair_seconds) else 0.0
+        pair = self.pair_seconds if math.isfinite(self.pair_seconds) else 0.0
         say(
             f"{self.arena.env_id}: the teacher returns {baseline.teacher:.4g} with "
             f"{self.arena.teacher.dense_macs:,} multiplications a step, random actions "
@@ -247,7 +253,7 @@ class _Optimization:
 
     def _patience(self) -> int | None:
         """Episodes that a candidate may take to be told from the limit, None for the default."""
-        pair = self.state.pair_seconds
+        pair = self.pair_seconds
         if not (math.isfinite(pair) and pair > 0.0):
             return None
         affordable = int(0.25 * self._kept() / pair)
@@ -336,7 +342,7 @@ class _Optimization:
             # half of the other one leaves no time for those behind it.
             patience=self._patience(),
             out_of_time=lambda: self.left() < 0.5 * self._kept(),
-            affordable=lambda: self.left() / max(self.state.pair_seconds, 1e-9),
+            affordable=lambda: self.left() / max(self.pair_seconds, 1e-9),
             known=known,
             look=look,
         )
@@ -346,7 +352,7 @@ class _Optimization:
         if planned is None:
             self.say("no number of episodes would show that its loss is below the limit")
         else:
-            cost = planned.episodes * self.state.pair_seconds
+            cost = planned.episodes * self.pair_seconds
             self.say(
                 f"the promise will need about {planned.episodes} fresh episodes "
                 f"({_time(cost) if math.isfinite(cost) else 'time unknown'})"

@@ -40,6 +40,9 @@ class Settings:
         32, 8 or 4.
     seed : int
         Of the optimisation, >= 0.
+    jobs : int
+        Processes that play the episodes by which candidates are compared and promised; results do
+        not depend on it.
 
     Raises
     ------
@@ -51,6 +54,7 @@ class Settings:
     budget: float = 1200.0
     weight_bits: int = 32
     seed: int = 0
+    jobs: int = 1
 
     def __post_init__(self) -> None:
         if not 0.0 < self.max_loss < 1.0:
@@ -65,6 +69,8 @@ class Settings:
             raise InputError(f"is {self.weight_bits}; give 32, 8 or 4", field="weight_bits")
         if self.seed < 0:
             raise InputError(f"is {self.seed}; give 0 or more", field="seed")
+        if self.jobs < 1:
+            raise InputError(f"is {self.jobs}; give 1 or more", field="jobs")
 
 
 def seconds_of(text: str | float) -> float:
@@ -106,14 +112,15 @@ class State:
         The teacher.
     env : str or None
     settings : Settings
-        All but the budget must be those with which the folder was begun.
+        All but budget and jobs must be those with which the folder was begun.
     effort : mapping
         As must be this.
 
     Attributes
     ----------
     pair_seconds : float
-        What an episode of a policy and one of its teacher take; NaN if not yet known.
+        What an episode of a policy and one of its teacher take, one after the other; NaN if not yet
+        known.
 
     Raises
     ------

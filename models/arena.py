@@ -21,6 +21,7 @@ from eventsim.models.bounds import Pairs, Scale
 from eventsim.models.playground import Playground
 from eventsim.models.policy import Policy, Session
 from eventsim.models.rollout import RandomActor, check_spaces, make_for
+from eventsim.models.team import Team
 from eventsim.models.wrappers import recipe
 
 _TEACHER, _RANDOM = "teacher", "random"
@@ -110,6 +111,8 @@ class Arena:
         File to which a line an episode is appended.
     on_episode : callable, optional
         Called after every episode that had to be played.
+    jobs : int, optional
+        Processes that `pairs` lets play, see `eventsim.models.team.Team`; with 1 it plays itself.
 
     Attributes
     ----------
@@ -135,6 +138,7 @@ class Arena:
         *,
         log: Path | None = None,
         on_episode: Callable[[], None] | None = None,
+        jobs: int = 1,
     ) -> None:
         env_id = env_id or teacher.env_id
         if env_id is None:
@@ -146,6 +150,8 @@ class Arena:
         self.env_kwargs: dict[str, Any] = recipe(teacher, env_id)[0]
         self._ground = Playground(lambda: make_for(teacher, env_id))
         self._on_episode = on_episode
+        self._jobs = jobs
+        self._team: Team | None = None
         self._level = math.nan
         self._known: dict[tuple[str, int], Outcome] = {}
         self._session: tuple[str, Session] | None = None
@@ -165,8 +171,11 @@ class Arena:
             self._read(log)
 
     def close(self) -> None:
-        """Close the environment."""
+        """Close the environment, and end the processes."""
         self._ground.close()
+        if self._team is not None:
+            self._team.close()
+            self._team = None
 
     def __enter__(self) -> Arena:
         return self
@@ -238,8 +247,10 @@ class Arena:
         Raises
         ------
         InputError
-            If a reward is not finite, or there is no seed.
+            If a reward is not finite, there is no seed, or a process cannot play.
         """
+        if self._jobs > 1:
+            self._play_ahead(policy, seeds)
         # In turn, so that what an interruption leaves are whole pairs.
         rows = [(self.taught(seed).total, self.outcome(policy, seed).total) for seed in seeds]
         if not rows:
@@ -327,13 +338,32 @@ class Arena:
                 where=f"environment '{self.env_id}'",
             )
 
+    def _play_ahead(self, policy: Policy, seeds: Sequence[int]) -> None:
+        """Let processes play what is not known of a policy and of the teacher."""
+        both = ((self._teacher, None), (digest(policy), policy))
+        tasks = [
+            (key, one, seed)
+            for seed in seeds
+            for key, one in both
+            if (key, seed) not in self._known
+        ]
+        if len(tasks) < 2:
+            return
+        if self._team is None:
+            self._team = Team(self.teacher, self.env_id, self._jobs)
+        for number, row in self._team.play(tasks):
+            key, _, seed = tasks[number]
+            self._keep(key, seed, Outcome(*row))
+
     def _recall(self, key: str, seed: int, play: Callable[[], Outcome]) -> Outcome:
         found = self._known.get((key, seed))
-        if found is None:
-            found = self._known[key, seed] = play()
-            self._write(key, seed, found)
-            if self._on_episode is not None:
-                self._on_episode()
+        return self._keep(key, seed, play()) if found is None else found
+
+    def _keep(self, key: str, seed: int, found: Outcome) -> Outcome:
+        self._known[key, seed] = found
+        self._write(key, seed, found)
+        if self._on_episode is not None:
+            self._on_episode()
         return found
 
     def _write(self, key: str, seed: int, found: Outcome) -> None:

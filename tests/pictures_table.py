@@ -115,7 +115,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         teacher,
         facts["env_id"],
         out=target,
-        settings=Settings(options.max_loss, seconds_of(options.budget), 32, options.seed),
+        settings=Settings(
+            options.max_loss, seconds_of(options.budget), 32, options.seed, options.jobs
+        ),
         effort=effort_of(options.effort),
         name=facts["game"],
         say=lambda text: print(f"{stem}: {text}", file=sys.stderr, flush=True),
@@ -168,6 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="NAME=NUMBER",
         help="settings of the search other than its own, see eventsim.models.candidate.Settings",
     )
+    parser.add_argument("--jobs", type=int, default=1, help="processes that play episodes")
     parser.add_argument("--episodes", type=int, default=30, help="of which work is told by layer")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--policies", type=Path, default=ROOT / "runs" / "pictures")

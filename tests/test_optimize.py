@@ -79,6 +79,13 @@ def test_the_cheapest_that_holds_is_chosen(finished: tuple[Path, Outcome, list[s
     assert repr(finished[1]).startswith("<Outcome: tests.tiny:ShortPole-v0, reduction")
 
 
+def test_several_processes_promise_the_same(
+    finished: tuple[Path, Outcome, list[str]], tmp_path: Path
+) -> None:
+    outcome = optimized(tmp_path, settings=replace(SETTINGS, jobs=2))
+    assert compared(outcome.to_dict()) == compared(finished[1].to_dict())
+
+
 def test_the_outcome_keeps_its_schema(finished: tuple[Path, Outcome, list[str]]) -> None:
     jsonschema = pytest.importorskip("jsonschema", reason="the schema needs jsonschema")
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
@@ -396,6 +403,7 @@ def test_a_duration_that_is_none(text: str) -> None:
         ({"budget": math.inf}, "'budget'.*above 0"),
         ({"weight_bits": 16}, "'weight_bits'.*32, 8 or 4"),
         ({"seed": -1}, "'seed'.*0 or more"),
+        ({"jobs": 0}, "'jobs'.*1 or more"),
     ],
 )
 def test_settings_out_of_range(changed: dict[str, Any], text: str) -> None:
