@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -101,8 +102,9 @@ _MINE: dict[str, Any] = {}
 
 def _begin(teacher: str, env_id: str) -> None:
     """Make ready what a process plays with."""
-    # An interruption is the parent's to deal with.
+    # An interruption is the parent's to deal with; with its end, however it came, all is over.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     for name in _THREADED:  # NumPy is not imported before
         os.environ.setdefault(name, "1")
     from eventsim.models.arena import Arena
@@ -112,6 +114,13 @@ def _begin(teacher: str, env_id: str) -> None:
         _MINE["arena"] = Arena(Policy.load(teacher), env_id)
     except EventsimError as error:
         _MINE["error"] = str(error)
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _play(file: str | None, seed: int) -> Row | str:

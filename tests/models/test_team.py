@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from eventsim.errors import InputError
 from eventsim.models.arena import Arena
 from tests.fake_search import ENV, linear, teacher
 
+ROOT = Path(__file__).resolve().parents[2]
 FALLS = [0.0, 0.0, 1.0, 0.0]
 #: An environment that ends the process of whoever plays in it, but for the tests' own.
 LEAVING = """
@@ -75,6 +78,26 @@ def test_an_environment_that_only_this_process_knows_is_said() -> None:
             arena.pairs(teacher(), range(2))
     finally:
         del gym.registry["OnlyHere-v0"]
+
+
+def test_processes_end_with_the_one_that_began_them() -> None:
+    begin = """
+from eventsim.models.arena import Arena
+from tests.fake_search import ENV, teacher
+arena = Arena(teacher(), ENV, jobs=2)
+arena.measure(range(3), range(3))
+arena.pairs(teacher(), range(5, 9))
+print("played", flush=True)
+input()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", begin], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as one:
+        assert one.stdout is not None
+        assert one.stdout.readline() == b"played\n"
+        one.kill()
+        # They write to the same pipe, which ends when the last of them has.
+        one.communicate(timeout=60.0)
 
 
 def test_a_process_that_ends_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
