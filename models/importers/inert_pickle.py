@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import pickletools
 import struct
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -58,14 +59,19 @@ def read_at(data: bytes, start: int, where: str, rules: Rules) -> tuple[Any, int
     stream = io.BytesIO(data)
     stream.seek(start)
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            if count > MAX_OPCODES:
-                raise MalformedError(f"has more than {MAX_OPCODES} instructions")
-            machine.execute(opcode.name, argument)
+        with warnings.catch_warnings():
+            # Python reads a backslash that begins nothing as itself; no pickle is written so.
+            warnings.filterwarnings("error", "invalid (octal )?escape", DeprecationWarning)
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+                if count > MAX_OPCODES:
+                    raise MalformedError(f"has more than {MAX_OPCODES} instructions")
+                machine.execute(opcode.name, argument)
         return machine.result(), stream.tell()
     except _RefusedError as error:
         raise FileFormatError(str(error), where=where) from None
-    except (ValueError, TypeError, LookupError, OverflowError, struct.error) as error:
+    except (
+        ValueError, TypeError, LookupError, OverflowError, DeprecationWarning, struct.error,
+    ) as error:  # fmt: skip
         reason = str(error) if isinstance(error, MalformedError) else "is damaged or cut off"
         raise FileFormatError(
             f"holds a pickle that {reason}; save or download the file again", where=where

@@ -154,6 +154,8 @@ MALFORMED = {
     "state of a number": b"K\x01}b.",
     "name that is not text": b"K\x01K\x02\x93.",
     "array without type": b"cnumpy.core.numeric\n_frombuffer\n(C\x01aNK\x01U\x01CtR.",
+    "no escape": rb"S'a\|b'" + b"\n.",
+    "octal escape above a byte": rb"S'\777'" + b"\n.",
     "long decimal": b"I" + b"1" * 100_000 + b"\n.",
     **{f"{op!r} on an empty stack": op + b"." for op in STACK},
 }
