@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
@@ -35,6 +36,12 @@ def scalar_activation(name: str, p: dict[str, float], u: float) -> float:
     return float(table[name]())
 
 
+def once_rounded(w: float, d: float, u: float) -> float:
+    """Return u + w d, rounded once; of finite numbers."""
+    exact = Fraction(float(w)) * Fraction(float(d)) + Fraction(float(u))
+    return float(exact) if exact else w * d + u
+
+
 @dataclass
 class Twin:
     """Simulate `network` and keep every step's counts and events."""
@@ -59,9 +66,9 @@ class Twin:
         self.s = {p.name: [0.0] * p.size for p in self.network.populations}
         self.a = {p.name: [0.0] * p.size for p in self.network.populations}
         self.pending = {(p.name, i) for p in self.network.populations for i in range(p.size)}
-        self.delayed: dict[int, list[tuple[tuple[int, int, int, int], str, int, float, int]]] = (
-            defaultdict(list)
-        )
+        self.delayed: dict[
+            int, list[tuple[tuple[int, int, int, int], str, int, tuple[float, float], int]]
+        ] = defaultdict(list)
 
     def _bias(self, p: Population) -> list[float]:
         return (
@@ -83,8 +90,8 @@ class Twin:
         count = {
             p.name: {"evaluations": 0, "events": 0, "macs": 0} for p in self.network.populations
         }
-        for _, target, j, change, _ in sorted(self.delayed.pop(t, []), key=lambda e: e[0]):
-            self.u[target][j] += change
+        for _, target, j, (w, d), _ in sorted(self.delayed.pop(t, []), key=lambda e: e[0]):
+            self.u[target][j] = once_rounded(w, d, self.u[target][j])
             self.pending.add((target, j))
             count[target]["macs"] += 1
         k = 0
@@ -123,12 +130,12 @@ class Twin:
         self.events.append((t, name, i, d))
         for number, (delay, target, j, w) in enumerate(self.synapses[name, i]):
             if delay == 0:
-                self.u[target][j] += w * d
+                self.u[target][j] = once_rounded(w, d, self.u[target][j])
                 self.pending.add((target, j))
                 count[target]["macs"] += 1
             else:
                 key = (self.network.ranks[name], self._global_id(name, i), t, number)
-                self.delayed[t + delay].append((key, target, j, w * d, t))
+                self.delayed[t + delay].append((key, target, j, (w, d), t))
 
     def run(self, xs: np.ndarray) -> np.ndarray:
         return np.stack([self.step(x) for x in xs])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from eventsim.kernels.bits import fma
 from eventsim.kernels.jit import kernel
 
 Unsigned = np.uint64
@@ -30,4 +31,5 @@ def scatter_add(
         start = Unsigned(pointers[rows[Unsigned(k)]])
         for i in range(pointers[rows[Unsigned(k)] + 1] - pointers[rows[Unsigned(k)]]):
             s = start + Unsigned(i)
-            u[base + Unsigned(targets[s])] += weights[s] * d
+            j = base + Unsigned(targets[s])
+            u[j] = fma(weights[s], d, u[j])

@@ -1,10 +1,12 @@
-"""What Python cannot say to the compiler: hints, and comparisons that give bits.
+"""What Python cannot say to the compiler: hints, fused operations, comparisons that give bits.
 
 Where Numba is switched off (NUMBA_DISABLE_JIT=1), plain functions do the same.
 """
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -58,6 +60,31 @@ def load_lanes(builder: Any, place: Any, n: int) -> Any:
     """Emit the reading of n float64 numbers."""
     vector = builder.bitcast(place, ir.VectorType(DOUBLE, n).as_pointer())
     return builder.load(vector, align=8)
+
+
+def emit_fma(builder: Any, factor: Any, other: Any, addend: Any) -> Any:
+    """Emit ``factor * other + addend``, rounded once, of float64 numbers or vectors of them."""
+    kind = addend.type
+    suffix = "f64" if kind == DOUBLE else f"v{kind.count}f64"
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(kind, [kind] * 3), f"llvm.fma.{suffix}"
+    )
+    return builder.call(function, [factor, other, addend])
+
+
+def _emit_scalar_fma(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    factor, other, addend = arguments
+    if signature.args[0] == types.float32:
+        factor = builder.fpext(factor, DOUBLE)
+    return emit_fma(builder, factor, other, addend)
+
+
+def _fma(typing_context: Any, factor: Any, other: Any, addend: Any) -> Any:
+    """Return ``factor * other + addend``, rounded once (IEEE 754: fusedMultiplyAdd).
+
+    The factor may be a float32 number. Loops over it are vectorised.
+    """
+    return types.float64(factor, types.float64, types.float64), _emit_scalar_fma
 
 
 def _emit_below(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -115,6 +142,21 @@ def pack(bits: Any) -> Any:
     return np.uint64(sum(1 << k for k in np.flatnonzero(bits).tolist()))
 
 
+def _plain_fma(factor: float, other: float, addend: float) -> Any:
+    a, b, c = float(factor), float(other), float(addend)
+    if not (math.isfinite(a) and math.isfinite(b)):
+        return np.float64(a * b + c)
+    if not math.isfinite(c):
+        return np.float64(c)
+    total = Fraction(a) * Fraction(b) + Fraction(c)
+    if total == 0:  # then the product is exact, and the sum has the sign that it should have
+        return np.float64(a * b + c)
+    try:
+        return np.float64(float(total))
+    except OverflowError:
+        return np.float64(math.inf if total > 0 else -math.inf)
+
+
 def _plain_below(array: Any, start: int, limit: float) -> Any:
     return pack(array[int(start) : int(start) + BLOCK] < limit)
 
@@ -130,11 +172,13 @@ def _plain_first(mask: Any) -> Any:
 
 if config.DISABLE_JIT:
     prefetch: Any = _plain_prefetch
+    fma: Any = _plain_fma
     below_bits: Any = _plain_below
     fired_bits: Any = _plain_fired
     first_bit: Any = _plain_first
 else:
     prefetch = intrinsic(_prefetch)
+    fma = intrinsic(_fma)
     below_bits = intrinsic(_below)
     fired_bits = intrinsic(_fired)
     first_bit = intrinsic(_first)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from eventsim.kernels.bits import fma
 from eventsim.kernels.fields import (
     ALL,
     FULL,
@@ -175,13 +176,14 @@ def _spread(
                     first_index = Unsigned(index)
                     for k in range(count):
                         j = Unsigned(short[first_index + Unsigned(k)])
-                        u[at + j] += w[r + Unsigned(k)] * d
+                        u[at + j] = fma(w[r + Unsigned(k)], d, u[at + j])
                         flags[flag + j] = 1
                     continue
                 executed += n
                 if n < LANES:
                     for k in range(n):
-                        u[at + Unsigned(k)] += w[r + Unsigned(k)] * d
+                        place = at + Unsigned(k)
+                        u[place] = fma(w[r + Unsigned(k)], d, u[place])
                 else:
                     add_run(w, np.int64(r), places, neuron, value, e, e + 1, -i, u, u0 + to, n)
                 if touched == ALL:

@@ -7,6 +7,7 @@ Contract of every step-by-step engine (design: Order):
 2. Inputs are compared; those that changed become pending.
 3. Pending neurons are evaluated by (time, rank, id), each at most once a step, because whatever
    feeds a neuron without delay has a lower rank.
+4. A target's u + w d is rounded once.
 
 Sets: state, outputs, counters, event buffers. Reads: the compiled arrays, inputs.
 """

@@ -21,6 +21,8 @@ from eventsim.kernels.bits import (
     address,
     cgutils,
     config,
+    emit_fma,
+    fma,
     ir,
     load_lanes,
     pack,
@@ -202,13 +204,12 @@ def _emit_add(context: Any, builder: Any, signature: Any, arguments: Any) -> Any
     )
     if kinds[4].dtype == types.float32:
         weights = builder.fpext(weights, ir.VectorType(DOUBLE, FOUR))
-    products = builder.fmul(weights, splat(builder, d, FOUR))
     for k in range(FOUR):
         at = builder.load(address(context, builder, kinds[2], index, builder.add(first, LONG(k))))
         at = builder.zext(at, LONG)
         place = address(context, builder, kinds[0], u, builder.add(u0, at))
-        product = builder.extract_element(products, WORD(k))
-        builder.store(builder.fadd(builder.load(place), product), place)
+        one = builder.extract_element(weights, WORD(k))
+        builder.store(emit_fma(builder, one, d, builder.load(place)), place)
         flag = address(context, builder, kinds[7], flags, builder.add(f0, at))
         builder.store(_BYTE(1), flag)
     return context.get_dummy_value()
@@ -228,8 +229,8 @@ def _add(
 ) -> Any:
     """Add four synapses of an event of size d, and flag their targets.
 
-    Their targets stand from ``index[first]`` on, their weights from ``w[weight]`` on; those are
-    multiplied together. Target j has its accumulator at ``u[u0 + j]``, its flag at
+    Their targets stand from ``index[first]`` on, their weights, which are read together, from
+    ``w[weight]`` on. Target j has its accumulator at ``u[u0 + j]``, its flag at
     ``flags[f0 + j]``.
     """
     place = types.uint64
@@ -295,7 +296,7 @@ def _plain_add(
 ) -> None:
     for k in range(FOUR):
         j = int(index[int(first) + k])
-        u[int(u0) + j] += np.float64(w[int(weight) + k]) * d
+        u[int(u0) + j] = fma(w[int(weight) + k], d, u[int(u0) + j])
         flags[int(f0) + j] = 1
 
 

@@ -2,7 +2,7 @@
 
 Each target receives its additions in the order of the events, whichever function does it: a group
 of rows is summed from left to right into one accumulator at a time. Multiplication and addition
-stay two roundings. Indices of vectorised loops are unsigned, as the wrap-around of negative ones
+are one rounding. Indices of vectorised loops are unsigned, as the wrap-around of negative ones
 would keep LLVM from vectorising them.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from eventsim.kernels.bits import prefetch
+from eventsim.kernels.bits import fma, prefetch
 from eventsim.kernels.fields import (
     ALL,
     DENSE,
@@ -62,17 +62,17 @@ def add_dense(
         d0, d1, d2, d3 = value[e], value[e + 1], value[e + 2], value[e + 3]
         for k in range(n):
             j = Unsigned(k)
-            total = u[base + j] + w[r0 + j] * d0
-            total = total + w[r1 + j] * d1
-            total = total + w[r2 + j] * d2
-            u[base + j] = total + w[r3 + j] * d3
+            total = fma(w[r0 + j], d0, u[base + j])
+            total = fma(w[r1 + j], d1, total)
+            total = fma(w[r2 + j], d2, total)
+            u[base + j] = fma(w[r3 + j], d3, total)
         e += 4
     while e < e1:
         r0 = Unsigned(table[rows + W_ROW * neuron[e] + R_WEIGHT])
         d0 = value[e]
         for k in range(n):
             j = Unsigned(k)
-            u[base + j] += w[r0 + j] * d0
+            u[base + j] = fma(w[r0 + j], d0, u[base + j])
         e += 1
 
 
@@ -100,10 +100,10 @@ def add_narrow(
             e = Unsigned(k)
             r = Unsigned(table[first + width * Unsigned(neuron[e])]) + j
             v = value[e]
-            a += w[r] * v
-            b += w[r + one] * v
-            c += w[r + Unsigned(2)] * v
-            d += w[r + Unsigned(3)] * v
+            a = fma(w[r], v, a)
+            b = fma(w[r + one], v, b)
+            c = fma(w[r + Unsigned(2)], v, c)
+            d = fma(w[r + Unsigned(3)], v, d)
         u[at], u[at + one], u[at + Unsigned(2)], u[at + Unsigned(3)] = a, b, c, d
         j += Unsigned(4)
     while j + Unsigned(2) <= Unsigned(n):
@@ -111,15 +111,15 @@ def add_narrow(
         for k in range(e0, e1):
             e = Unsigned(k)
             r = Unsigned(table[first + width * Unsigned(neuron[e])]) + j
-            a += w[r] * value[e]
-            b += w[r + one] * value[e]
+            a = fma(w[r], value[e], a)
+            b = fma(w[r + one], value[e], b)
         u[base + j], u[base + j + one] = a, b
         j += Unsigned(2)
     if j < Unsigned(n):
         a = u[base + j]
         for k in range(e0, e1):
             e = Unsigned(k)
-            a += w[Unsigned(table[first + width * Unsigned(neuron[e])]) + j] * value[e]
+            a = fma(w[Unsigned(table[first + width * Unsigned(neuron[e])]) + j], value[e], a)
         u[base + j] = a
 
 
@@ -161,7 +161,7 @@ def add_indexed(
             r += _FOUR
         while i < last:
             j = Unsigned(index[i])
-            u[base + j] += w[r] * d
+            u[base + j] = fma(w[r], d, u[base + j])
             flags[f + j] = 1
             i += _ONE
             r += _ONE
@@ -211,7 +211,7 @@ def add_indexed_large(
             r += _FOUR
         while i < last:
             j = Unsigned(index[i])
-            u[base + j] += w[r] * d
+            u[base + j] = fma(w[r], d, u[base + j])
             flags[f + j] = 1
             i += _ONE
             r += _ONE

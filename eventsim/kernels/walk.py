@@ -11,6 +11,7 @@ from typing import Any
 
 from numba import njit
 
+from eventsim.kernels.bits import fma
 from eventsim.kernels.queue import push
 
 
@@ -34,7 +35,7 @@ def add_row(
     place = heap[2]
     for k in range(first, last):
         j = target[k]
-        u[accumulator + j] += weight[k] * d
+        u[accumulator + j] = fma(weight[k], d, u[accumulator + j])
         if place[neuron + j] < 0:
             push(heap[0], heap[1], heap[2], heap[3], heap[4], neuron + j, now)
     return last - first

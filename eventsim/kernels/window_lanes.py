@@ -1,7 +1,7 @@
 """Adding runs of rows to accumulators that stay in vector registers.
 
 LLVM would load and store the accumulators of a plain loop over rows for every few of them, and
-test first that no row lies among the accumulators. Multiplication and addition stay two roundings,
+test first that no row lies among the accumulators. Multiplication and addition are one rounding,
 and each accumulator receives its additions in the order of the events.
 
 Where Numba is switched off (NUMBA_DISABLE_JIT=1), plain functions do the same.
@@ -21,6 +21,8 @@ from eventsim.kernels.bits import (
     address,
     cgutils,
     config,
+    emit_fma,
+    fma,
     ir,
     load_lanes,
     pack,
@@ -62,14 +64,12 @@ def _emit_run(
     what is done with each row besides, of which it is given the number.
     """
     w, first, width, neuron, value, e0, e1, shift, u, u0, back = run
-    # Lanes that another register or call adds get -0.0, which changes no number.
     numbers = ir.Constant(ir.VectorType(LONG, LANES), list(range(LANES)))
     if n_vectors:
         mine = builder.icmp_signed(">=", numbers, splat(builder, back, LANES))
     else:  # of a row of few, that is the lanes behind it
         above = splat(builder, builder.sub(LONG(LANES), back), LANES)
         mine = builder.icmp_signed("<", numbers, above)
-    nothing = ir.Constant(_DOUBLES, [-0.0] * LANES)
 
     def at(kind: int, array: Any, place: Any) -> Any:
         return address(context, builder, kinds[kind], array, place)
@@ -87,10 +87,12 @@ def _emit_run(
         factors = splat(builder, builder.load(at(4, value, e), align=8), LANES)
         for k, (offset, total) in enumerate(zip(offsets, sums, strict=True)):
             place = at(0, w, builder.add(row, offset))
-            product = builder.fmul(_load_weights(builder, place, kinds[0].dtype), factors)
-            if k == last:
-                product = builder.select(mine, product, nothing)
-            builder.store(builder.fadd(builder.load(total), product), total)
+            weights = _load_weights(builder, place, kinds[0].dtype)
+            before = builder.load(total)
+            after = emit_fma(builder, weights, factors, before)
+            if k == last:  # lanes that another register or call adds stay as they are
+                after = builder.select(mine, after, before)
+            builder.store(after, total)
         if masks is not None:
             masks(number)
     # The last one first: where it overlaps another, it holds what was there before.
@@ -193,7 +195,8 @@ def _plain_add(
     n = LANES * max(many, 1) - back
     for e in range(e0, e1):
         row = first + width * (neuron[e] + shift)
-        u[u0 : u0 + n] += w[row : row + n] * value[e]
+        for k in range(n):
+            u[u0 + k] = fma(w[row + k], value[e], u[u0 + k])
 
 
 def _plain_add_masked(*arguments: Any) -> Any:

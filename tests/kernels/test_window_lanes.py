@@ -15,6 +15,7 @@ from eventsim.kernels.window_lanes import (
     end_below,
     registers,
 )
+from tests.oracle import once_rounded
 
 
 @kernel
@@ -80,7 +81,8 @@ def test_rows_are_added_in_order(run: tuple[int, int], n: int, kind: type) -> No
     u = rng.normal(size=width + 2)
     expected = u.copy()
     for e in range(*run):
-        row = w[3 + width * (neuron[e] - 2) :][:n].astype(np.float64)
-        expected[1 : 1 + n] += row * value[e]
+        row = w[3 + width * (neuron[e] - 2) :][:n]
+        for k in range(n):
+            expected[1 + k] = once_rounded(row[k], value[e], expected[1 + k])
     _add(w, neuron, value, *run, u, n)
     assert np.array_equal(u, expected)
