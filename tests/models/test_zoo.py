@@ -53,7 +53,7 @@ def _check_picture(name: str) -> None:
 def test_unknown_names_get_near_ones() -> None:
     with pytest.raises(UnknownNameError, match="'cartpol'; did you mean cartpole"):
         zoo.path("cartpol")
-    with pytest.raises(UnknownNameError, match="it has: acrobot, acrobot-dense, cartpole"):
+    with pytest.raises(UnknownNameError, match="it has: acrobot, acrobot-dense, breakout"):
         zoo.load("zzz")
 
 
