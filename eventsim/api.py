@@ -243,6 +243,7 @@ def finetune(
     learning_rate: float = 1e-4,
     algorithm: str | None = None,
     critic: str | os.PathLike[str] | None = None,
+    teacher: PolicyLike | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Policy:
@@ -263,6 +264,9 @@ def finetune(
         PPO, SAC, TD3 or DQN; default the one that trained it, or its nearest of kin.
     critic : path, optional
         A Stable-Baselines3 agent whose critic SAC or TD3 starts from; default a new one.
+    teacher : Policy, str or path, optional
+        For a policy with convolutions, one that plays the same, such as what it was distilled from:
+        it tells the critic what it goes by, and is kept to at first.
     seed : int, optional
     progress : bool, optional
         Say on stderr how far it is; default: on a terminal.
@@ -291,7 +295,11 @@ def finetune(
         _policy(policy, env)[0],
         env,
         settings=module.Settings(
-            steps=steps, sparsity=sparsity, learning_rate=learning_rate, critic=critic
+            steps=steps,
+            sparsity=sparsity,
+            learning_rate=learning_rate,
+            critic=critic,
+            teacher=None if teacher is None else _policy(teacher, env)[0],
         ),
         algorithm=algorithm,
         seed=seed,

@@ -113,6 +113,14 @@ def finetune(
             "--critic", metavar="AGENT", help="Agent whose critic SAC or TD3 starts from."
         ),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher",
+            metavar="POLICY",
+            help="One that plays the same, kept to at first; for policies with convolutions.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the training.")] = 0,
 ) -> None:
     """Let a pruned policy learn on by reinforcement, masks and thresholds in the loop."""
@@ -128,6 +136,7 @@ def finetune(
             learning_rate=learning_rate,
             algorithm=algorithm,
             critic=critic,
+            teacher=teacher,
             seed=seed,
             progress=True,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -114,16 +115,21 @@ class Family(Protocol):
     def plays(self) -> bool:
         """Whether `reinforce` and `accompany` can be asked for."""
 
+    @property
+    def sees_frames(self) -> bool:
+        """Whether pictures are frames of a screen, whose steps take long."""
+
     def reinforce(
         self,
         student: Any,
+        own: Any,
         teacher: Policy,
         make: Callable[[], Any],
-        steps: int,
+        options: Reinforcement,
         seed: int,
         on_batch: Callable[[Progress], None],
     ) -> Any:
-        """Let a student learn from the rewards of so many steps."""
+        """Let a student learn from rewards, beside the teacher as a student if there is one."""
 
     def accompany(
         self,
@@ -238,12 +244,18 @@ class VectorFamily:
         """They do not; `eventsim.models.finetune` is for them."""
         return False
 
+    @property
+    def sees_frames(self) -> bool:
+        """They see none."""
+        return False
+
     def reinforce(
         self,
         student: Student,
+        own: Student | None,
         teacher: Policy,
         make: Callable[[], Any],
-        steps: int,
+        options: Reinforcement,
         seed: int,
         on_batch: Callable[[Progress], None],
     ) -> Student:
@@ -398,19 +410,26 @@ class PictureFamily:
         """See `eventsim.models.games.can_play`."""
         return can_play(self.head)
 
+    @property
+    def sees_frames(self) -> bool:
+        """Whether pictures have more values than those of small games."""
+        return math.prod(self._shape) > FEW_PIXELS
+
     def reinforce(
         self,
         student: PictureStudent,
+        own: PictureStudent | None,
         teacher: Policy,
         make: Callable[[], Any],
-        steps: int,
+        options: Reinforcement,
         seed: int,
         on_batch: Callable[[Progress], None],
     ) -> PictureStudent:
         """See `eventsim.models.reinforce.reinforce`."""
         first = SEEDS["reinforce"] + seed % 90_000
-        options = Reinforcement(steps)
-        return reinforce(student, teacher, make, options, seed, first_seed=first, on_batch=on_batch)
+        return reinforce(
+            student, teacher, make, options, seed, teacher=own, first_seed=first, on_batch=on_batch
+        )
 
     def accompany(
         self,

@@ -94,6 +94,10 @@ class Settings:
         teacher mostly, whose critic SAC or TD3 starts from; default a new one.
     arguments : mapping, optional
         Further arguments of the algorithm in Stable-Baselines3.
+    teacher : Policy, optional
+        For a policy with convolutions: one that plays the same from the same pictures, such as
+        what it was distilled from. The critic goes by its last hidden layer, and the policy keeps
+        to its choices at first.
 
     Raises
     ------
@@ -114,6 +118,7 @@ class Settings:
     n_envs: int | None = None
     critic: str | os.PathLike[str] | None = None
     arguments: Mapping[str, Any] | None = None
+    teacher: Policy | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "looks", "look_episodes", "prunings", "n_envs"):
@@ -233,12 +238,18 @@ def finetune(
             most_envs=settings.n_envs,
             first_seed=TRAINING_SEED + 1000 * (seed % 1000),
             seed=seed,
+            teacher=settings.teacher,
             returned=partial(
                 _mean_return, partial(make_for, policy, env_id), settings.look_episodes
             ),
             look=seen,
         )
     else:
+        if settings.teacher is not None:
+            raise InputError(
+                "is given, but the policy has no convolutions: leave it out, or give its critic",
+                field="teacher",
+            )
         arguments = (policy.metadata.get("env_kwargs") or {}) if env_id == policy.env_id else {}
         kind = _algorithm(policy, algorithm)
         layers(policy.network)
@@ -282,6 +293,7 @@ def finetune(
         "sparsity": final,
         "learning_rate": settings.learning_rate,
         "critic": None if critic is None else critic.where,
+        "teacher": None if settings.teacher is None else settings.teacher.metadata.get("name"),
         "looks": [[one.steps, one.sparsity, one.mean] for one in looks],
     }
     return best[1].with_metadata(finetune=provenance)

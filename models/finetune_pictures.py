@@ -15,7 +15,7 @@ from eventsim.models.families import PictureFamily
 from eventsim.models.games import only_choice
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.policy import Policy
-from eventsim.models.reinforce import Progress, Reinforcement, reinforce
+from eventsim.models.reinforce import Progress, Reinforcement, for_frames, reinforce
 from eventsim.models.rollout import check_spaces, make_for
 from eventsim.models.student import Demonstrations
 from eventsim.network import Network
@@ -41,6 +41,7 @@ def train_on_rewards(
     most_envs: int | None,
     first_seed: int,
     seed: int,
+    teacher: Policy | None,
     returned: Callable[[Policy], float],
     look: Callable[[int, Policy, float], None],
 ) -> None:
@@ -62,6 +63,8 @@ def train_on_rewards(
         Of the episodes that it learns from.
     seed : int
         Of what is drawn.
+    teacher : Policy, optional
+        See `eventsim.models.reinforce.reinforce`.
     returned : callable
         Plays a policy by events, for its mean return.
     look : callable
@@ -70,7 +73,7 @@ def train_on_rewards(
     Raises
     ------
     InputError
-        If policy and environment do not fit.
+        If policy and environment or teacher do not fit.
     UnsupportedError
         If the network is no plain stack, its thresholds differ within a channel, or its actions are
         no single discrete choice.
@@ -88,7 +91,11 @@ def train_on_rewards(
     finally:
         env.close()
     student = student_with_thresholds(policy)
-    options = Reinforcement(steps, learning_rate=learning_rate)
+    own = None if teacher is None else _as_student(teacher, student)
+    options = Reinforcement(steps)
+    if PictureFamily(policy).sees_frames:
+        options = for_frames(options)
+    options = replace(options, learning_rate=learning_rate)
     options = _sized(replace(options, n_envs=min(options.n_envs, most_envs or options.n_envs)))
     limits = [p.parameter("threshold") for p in policy.network.populations]
 
@@ -107,7 +114,16 @@ def train_on_rewards(
             look(progress.steps, now, returned(now))
 
     look(0, policy, returned(policy))
-    reinforce(student, policy, make, options, seed, first_seed=first_seed, on_batch=on_batch)
+    reinforce(
+        student,
+        policy,
+        make,
+        options,
+        seed,
+        teacher=own,
+        first_seed=first_seed,
+        on_batch=on_batch,
+    )
 
 
 def student_with_thresholds(policy: Policy) -> PictureStudent:
@@ -152,6 +168,26 @@ def student_with_thresholds(policy: Policy) -> PictureStudent:
             limits = (np.floor(limits) + 0.5) * student.scale
         student.thresholds[k] = limits
     return student
+
+
+def _as_student(teacher: Policy, student: PictureStudent) -> PictureStudent:
+    """Return a teacher in the form of a student; its thresholds are left out."""
+    own = None
+    if sees_pictures(teacher.network) and teacher.encoder.pixels is not None:
+        own = PictureFamily(teacher).own(teacher, Demonstrations())
+    if own is None:
+        raise InputError(
+            "is no stack of convolutions and linear layers that sees pictures; give one that is, "
+            "or none",
+            field="teacher",
+        )
+    if (own.shape, own.scale, own.head.size) != (student.shape, student.scale, student.head.size):
+        raise InputError(
+            f"sees pictures of shape {own.shape} and has {own.head.size} actions, the policy "
+            f"{student.shape} and {student.head.size}; give one that plays the same, or none",
+            field="teacher",
+        )
+    return own
 
 
 def check_asked(

@@ -20,6 +20,7 @@ from eventsim.models.distill import FASTER, Training, torch_module
 from eventsim.models.picture_distill import PictureModule
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.policy import Policy
+from eventsim.models.screens import Screens
 from eventsim.models.student import Head
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class Games:
     head : Head
         Of the student.
     make : callable
-        Makes an environment as the policy sees it.
+        Makes an environment as the policy sees it. One of Atari with the usual wrappers only says
+        what is played, by ale-py's vector environment.
     n : int
     first_seed : int
         Of the first environment's first reset; the others' follow.
@@ -100,17 +102,21 @@ class Games:
         longest: int = LONGEST,
     ) -> None:
         decoder = only_choice(head.decoder)
-        self._encoder, self._start, self._longest = policy.encoder, decoder.start, longest
+        self._encoder, self._start = policy.encoder, decoder.start
         self._shape = policy.network[policy.network.inputs[0]].shape
-        self._envs = [make() for _ in range(n)]
         self._clocks, self._totals = np.zeros(n, np.int64), np.zeros(n)
-        first = [env.reset(seed=first_seed + k)[0] for k, env in enumerate(self._envs)]
-        self.pictures = np.stack([self._encode(k, one) for k, one in enumerate(first)])
+        self._envs = _beside(make, n, longest)
+        try:
+            first = self._envs.reset(first_seed)
+            self.pictures = np.stack([self._encode(k, one) for k, one in enumerate(first)])
+        except BaseException:
+            self._envs.close()
+            raise
         self.finished: list[float] = []
         self.cut: list[tuple[int, NDArray[Any]]] = []
 
     def __len__(self) -> int:
-        return len(self._envs)
+        return len(self._clocks)
 
     def step(self, actions: NDArray[np.int64]) -> tuple[Float32, NDArray[np.bool_]]:
         """Take a step in every environment.
@@ -126,32 +132,79 @@ class Games:
         ends : bool array of shape (n,)
             Which episodes ended, cut ones with them.
         """
-        rewards = np.zeros(len(self._envs), np.float32)
-        ends = np.zeros(len(self._envs), np.bool_)
-        self.cut = []
-        for k, env in enumerate(self._envs):
-            picture, reward, over, cut, _ = env.step(int(actions[k]) + self._start)
-            self._totals[k] += float(reward)
-            self._clocks[k] += 1
-            rewards[k], ends[k] = reward, over or cut or self._clocks[k] >= self._longest
-            if ends[k]:
-                self.finished.append(float(self._totals[k]))
-                if not over:
-                    self.cut.append((k, self._encode(k, picture)))
-                self._totals[k], self._clocks[k] = 0.0, 0
-                picture, _ = env.reset()
+        pictures, rewards, over, cut = self._envs.step(actions + self._start)
+        ends: NDArray[np.bool_] = over | cut
+        self._totals += rewards
+        self._clocks += 1
+        self.finished += self._totals[ends].tolist()
+        self.cut = [
+            (k, self._encode(k, self._envs.finals[k])) for k in np.flatnonzero(cut & ~over).tolist()
+        ]
+        self._totals[ends], self._clocks[ends] = 0.0, 0
+        for k, picture in enumerate(pictures):
             self.pictures[k] = self._encode(k, picture)
-        return rewards, ends
+        return rewards.astype(np.float32), ends
 
     def close(self) -> None:
         """Close the environments."""
-        for env in self._envs:
-            env.close()
+        self._envs.close()
 
     def _encode(self, k: int, observation: Any) -> NDArray[Any]:
         """Bytes in torch's order of axes."""
         inputs = self._encoder.encode(observation, int(self._clocks[k]))
         return np.moveaxis(inputs.reshape(self._shape), -1, 0).ravel()
+
+
+class _Each:
+    """Environments of any kind, one after another, see `eventsim.models.screens.Screens`."""
+
+    def __init__(self, envs: list[Env], longest: int) -> None:
+        self._envs, self._longest = envs, longest
+        self._clocks = np.zeros(len(envs), np.int64)
+        self.finals: dict[int, Any] = {}
+
+    def reset(self, seed: int) -> list[Any]:
+        """Begin the episodes, the k-th one by the seed ``seed + k``."""
+        return [env.reset(seed=seed + k)[0] for k, env in enumerate(self._envs)]
+
+    def step(
+        self, actions: NDArray[np.int64]
+    ) -> tuple[list[Any], NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Act."""
+        n = len(self._envs)
+        pictures, rewards = [], np.zeros(n)
+        over, cut = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+        self._clocks += 1
+        self.finals = {}
+        for k, env in enumerate(self._envs):
+            picture, rewards[k], over[k], cut[k], _ = env.step(int(actions[k]))
+            cut[k] |= self._clocks[k] >= self._longest
+            if over[k] or cut[k]:
+                self.finals[k], self._clocks[k] = picture, 0
+                picture, _ = env.reset()
+            pictures.append(picture)
+        return pictures, rewards, over, cut
+
+    def close(self) -> None:
+        """Close them."""
+        for env in self._envs:
+            env.close()
+
+
+def _beside(make: Callable[[], Env], n: int, longest: int) -> Screens | _Each:
+    """N environments, by one that plays them all where there is such a one."""
+    envs = [make()]
+    try:
+        found = Screens.arguments_of(envs[0], longest)
+        if found is not None:
+            envs.pop().close()
+            return Screens(found[0], n, found[1])
+        envs += [make() for _ in range(n - 1)]
+    except BaseException:
+        for env in envs:
+            env.close()
+        raise
+    return _Each(envs, longest)
 
 
 class Player:
@@ -166,15 +219,22 @@ class Player:
         How windows are held and counted, and whether thresholds are learned.
     learning_rate : float
         Of Adam, to begin with.
+    half : bool
+        See `eventsim.models.picture_distill.PictureModule`.
     """
 
     def __init__(
-        self, student: PictureStudent, games: Games, training: Training, learning_rate: float
+        self,
+        student: PictureStudent,
+        games: Games,
+        training: Training,
+        learning_rate: float,
+        half: bool = False,
     ) -> None:
         self._torch = torch_module()
         self._games, self._training = games, training
         self._scale, self._thresholds = student.scale, student.thresholds
-        self._module = PictureModule(student, 1.0)
+        self._module = PictureModule(student, 1.0, half=half)
         groups: list[dict[str, Any]] = [{"params": self._module.values, "lr": learning_rate}]
         if training.learn_thresholds:
             groups.append({"params": self._module.logs, "lr": FASTER * learning_rate})

@@ -64,6 +64,12 @@ def _is_round(candidate: Candidate) -> bool:
     return candidate.name.split()[-2] == "round"
 
 
+def _later(name: str) -> set[str]:
+    """Names of what a round becomes that learns on, or of what becomes of that."""
+    base, _, number = name.partition(" polished ")
+    return {f"{base} polished {k}" for k in range(int(number) + 1 if number else 0, 2)}
+
+
 class Search(Workbench):
     """Search for cheap policies.
 
@@ -288,6 +294,9 @@ class Search(Workbench):
             # What was never cut has nothing to mend.
             if not c.name.endswith("heard") and "reinforced" not in c.name
         ]
+        # Of a round that learned on, what it became last.
+        names = {c.name for c in near}
+        near = [c for c in near if not names & _later(c.name)]
         return min(near, key=lambda c: c.macs, default=None)
 
     def _reinforcements(self, starts: Sequence[str]) -> Iterator[str]:

@@ -108,6 +108,9 @@ class PictureModule(Module[PictureStudent]):
         Further columns of the targets.
     seed : int
         Of the head that tells them.
+    half : bool
+        Whether sums are of weights and activations in bfloat16, twice as fast where a processor
+        has instructions for them; what they are rounded to, neurons then hold and compare.
     """
 
     def __init__(
@@ -118,8 +121,10 @@ class PictureModule(Module[PictureStudent]):
         centre: float = 0.0,
         n_hints: int = 0,
         seed: int = 0,
+        half: bool = False,
     ) -> None:
         self._maps = student.maps
+        self._half, self._byte = half, student.scale
         self._kernels = student.kernels
         super().__init__(student, scale)
         self._watching: list[Watched] | None = None
@@ -174,20 +179,23 @@ class PictureModule(Module[PictureStudent]):
         """Pre-activations of layer `k`, its maps in one row."""
         if k == len(self._kernels):
             self._features = a
-        if k >= len(self._kernels):
-            return super().sums(k, a, weight)
-        n, steps = a.shape[:2]
-        kernel = self._kernels[k]
         if k == 0 and self._centre:
             a = a - self._centre
-        u = self._torch.nn.functional.conv2d(
-            a.reshape(n * steps, *self._maps[k]),
-            weight,
-            self.biases[k],
-            kernel.stride,
-            kernel.padding,
-        )
-        return u.reshape(n, steps, -1)
+        elif k == 0 and self._half:  # which bytes are exact in, but not their 255th parts
+            a, weight = a / self._byte, weight * self._byte
+        with self._torch.autocast("cpu", self._torch.bfloat16, enabled=self._half):
+            if k >= len(self._kernels):
+                return super().sums(k, a, weight).float()
+            n, steps = a.shape[:2]
+            kernel = self._kernels[k]
+            u = self._torch.nn.functional.conv2d(
+                a.reshape(n * steps, *self._maps[k]),
+                weight,
+                self.biases[k],
+                kernel.stride,
+                kernel.padding,
+            )
+        return u.float().reshape(n, steps, -1)
 
     def watch(self, k: int, values: Any, rates: Any) -> None:
         """Add up what the layer before `k` does."""

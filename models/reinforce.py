@@ -8,20 +8,28 @@ It plays and learns as the event-driven network that it is, see `eventsim.models
 forward pass and its gradient are those of `eventsim.models.distill`, and the cost of the events is
 part of the loss. Masks and thresholds stay as they are. A critic of its own, dense and small, is
 thrown away in the end.
+
+Where there is a teacher, the critic goes by what the teacher's last hidden layer tells of a
+picture, which is a good deal about what will come. And the student is held to the teacher's choices
+at first, less and less (kickstarting: Schmitt et al. 2018, arXiv 1803.03835), as a critic that
+knows little yet would lead it away from what it can do.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eventsim.errors import InputError
 from eventsim.models.distill import Training, torch_module
 from eventsim.models.games import Games, Player, parts_of
+from eventsim.models.picture_distill import PictureModule
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.policy import Policy
 
@@ -32,8 +40,15 @@ Float32 = NDArray[np.float32]
 
 #: Channels of the critic's convolutions, and neurons of its hidden layer.
 _CRITIC_CHANNELS, _CRITIC_HIDDEN = (16, 32, 32), 128
-#: Part of the steps in which the critic learns alone.
-_WARM_UP = 0.08
+#: Neurons of the one that goes by a teacher's hidden layer, steps of its minibatches, and times
+#: that a batch is gone through: it costs next to nothing.
+_TOLD_HIDDEN, _TOLD_PART, _TOLD_EPOCHS = 64, 256, 4
+#: Part of the learning in which the critic learns alone, and batches of that at most if it is told.
+_WARM_UP, _TOLD_WARM_UP = 0.08, 12
+#: Part of the learning in which the teacher's choices count.
+_IMITATING = 0.25
+#: Steps of a window that the teacher is asked about at once.
+_AT_ONCE = 4
 #: Powers of two between which the factor on the outputs is sought.
 _SHARPEST = 12.0
 
@@ -45,7 +60,7 @@ class Reinforcement:
     Parameters
     ----------
     steps : int
-        Environment steps, in all environments together.
+        Environment steps, in all environments together; rounded up to whole batches.
     n_envs, horizon : int
         Environments side by side, and steps of a window; together a batch.
     epochs, parts : int
@@ -61,6 +76,19 @@ class Reinforcement:
     certainty : float
         Mean probability of the likeliest action in the beginning, by a factor on the outputs: those
         of a student are soft, Q-values no logits at all, and in the end the likeliest is taken.
+    imitation : float
+        Weight, to begin with, of the divergence from what the teacher would do if there is one; it
+        falls to 0 over the first quarter.
+    half : bool
+        See `eventsim.models.picture_distill.PictureModule`.
+    seconds : float
+        After which no other batch is begun though steps be left; rates and weights fall
+        accordingly, so that what is learned depends on the machine then.
+
+    Raises
+    ------
+    InputError
+        If there are no steps or no seconds.
     """
 
     steps: int = 1_500_000
@@ -76,6 +104,20 @@ class Reinforcement:
     entropy: float = 0.002
     cost: float = 0.001
     certainty: float = 0.85
+    imitation: float = 0.0
+    half: bool = False
+    seconds: float = math.inf
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "seconds"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise InputError(f"is {value}; give a number above 0", field=name)
+
+
+def for_frames(options: Reinforcement) -> Reinforcement:
+    """Return options as suits frames of a screen, whose steps take long."""
+    return replace(options, epochs=2, learning_rate=4e-4, imitation=0.03, half=True)
 
 
 @dataclass(frozen=True)
@@ -106,6 +148,7 @@ def reinforce(
     options: Reinforcement,
     seed: int,
     *,
+    teacher: PictureStudent | None = None,
     first_seed: int = 0,
     on_batch: Callable[[Progress], None] = lambda progress: None,
 ) -> PictureStudent:
@@ -122,6 +165,9 @@ def reinforce(
     options : Reinforcement
     seed : int
         Of all that is drawn.
+    teacher : PictureStudent, optional
+        Whose hidden layer the critic goes by and whose choices are kept to at first, dense: its
+        thresholds are not looked at.
     first_seed : int, optional
         Of the first environment's first reset; the others' follow.
     on_batch : callable, optional
@@ -144,7 +190,7 @@ def reinforce(
     games = Games(policy, student.head, make, options.n_envs, first_seed)
     try:
         torch_module().manual_seed(seed)
-        return _Learning(student, options, games, seed).run(on_batch)
+        return _Learning(student, options, games, seed, teacher).run(on_batch)
     finally:
         games.close()
 
@@ -168,13 +214,19 @@ class _Learning(Player):
     """One student that learns: its parameters, its critic and what trains them."""
 
     def __init__(
-        self, student: PictureStudent, options: Reinforcement, games: Games, seed: int
+        self,
+        student: PictureStudent,
+        options: Reinforcement,
+        games: Games,
+        seed: int,
+        teacher: PictureStudent | None = None,
     ) -> None:
         # Windows are counted as the simulator counts, and thresholds stay.
         training = Training(cost=options.cost, learn_thresholds=False)
-        super().__init__(student, games, training, options.learning_rate)
+        super().__init__(student, games, training, options.learning_rate, options.half)
         self._options = options
-        self._critic = _critic(student)
+        self._teacher = None if teacher is None else _Teacher(teacher, options.half)
+        self._critic = _critic(student) if teacher is None else _told_critic(teacher)
         critic = self._critic.parameters()
         self._critic_steps = self._torch.optim.Adam(critic, options.critic_rate)
         self._rng = np.random.default_rng(seed)
@@ -182,18 +234,23 @@ class _Learning(Player):
         self._sharpness = self._look()
 
     def run(self, on_batch: Callable[[Progress], None]) -> PictureStudent:
-        """Learn for as many steps as were asked for."""
-        o = self._options
+        """Learn for as many steps as were asked for, or for as long."""
+        o, began = self._options, perf_counter()
         size = o.n_envs * o.horizon
         count = max(math.ceil(o.steps / size), 2)
-        alone = max(round(_WARM_UP * count), 1)
+        most = _TOLD_WARM_UP if self._teacher else count
+        alone = min(max(round(_WARM_UP * count), 1), most)
         for k in range(count):
+            late = (perf_counter() - began) / o.seconds
+            if late >= 1.0:
+                break
             batch = self._play()
             if k < alone:
                 self._unit.see(batch.rewards, batch.ends)
-            fall = 1.0 - 0.9 * max(k - alone, 0) / max(count - alone, 1)
-            self._slow_down(fall)
-            macs = self._learn(batch, k >= alone)
+            done = max(max(k - alone, 0) / max(count - alone, 1), late)
+            self._slow_down(1.0 - 0.9 * done)
+            imitation = o.imitation * max(1.0 - done / _IMITATING, 0.0) if self._teacher else 0.0
+            macs = self._learn(batch, k >= alone, imitation)
             ended, self._games.finished = self._games.finished, []
             mean = float(np.mean(ended)) if ended else math.nan
             on_batch(Progress((k + 1) * size, mean, macs, self.student))
@@ -201,22 +258,29 @@ class _Learning(Player):
 
     def _look(self) -> float:
         """Play a window by the likeliest actions; the factor that makes outputs certain enough."""
-        torch, seen = self._torch, []
+        torch, seen, pictures = self._torch, [], []
         with torch.no_grad():
             for _ in range(self._options.horizon):
-                outputs = self._forward()[1]
+                x, outputs = self._forward()
                 seen.append(outputs)
+                pictures.append(x)
                 self._games.step(outputs.argmax(dim=1).numpy())
             self._games.finished = []
-            outputs = torch.cat(seen)
-            low, high = -_SHARPEST, _SHARPEST
-            for _ in range(20):
-                middle = 0.5 * (low + high)
-                likeliest = torch.softmax(2.0**middle * outputs, dim=1).max(dim=1).values.mean()
-                if float(likeliest) < self._options.certainty:
-                    low = middle
-                else:
-                    high = middle
+            if self._teacher is not None:
+                self._teacher.look(torch.stack(pictures, dim=1), self._certain)
+        return self._certain(torch.cat(seen))
+
+    def _certain(self, outputs: Any) -> float:
+        """The factor by which outputs (steps, size) are as certain as is asked for."""
+        torch = self._torch
+        low, high = -_SHARPEST, _SHARPEST
+        for _ in range(20):
+            middle = 0.5 * (low + high)
+            likeliest = torch.softmax(2.0**middle * outputs, dim=1).max(dim=1).values.mean()
+            if float(likeliest) < self._options.certainty:
+                low = middle
+            else:
+                high = middle
         return float(2.0**high)
 
     def _play(self) -> _Batch:
@@ -247,24 +311,28 @@ class _Learning(Player):
             cut,
         )
 
-    def _learn(self, batch: _Batch, actor: bool) -> float:
+    def _learn(self, batch: _Batch, actor: bool, imitation: float = 0.0) -> float:
         """Learn from a batch, or let the critic alone do so; the multiplications a step."""
         torch, o = self._torch, self._options
+        shown, wanted = self._shown(batch.pictures)
         with torch.no_grad():
-            values = self._values(batch.pictures).numpy()
-            last = self._values(batch.last_pictures[:, None])[:, 0].numpy()
+            values = self._values(shown).numpy()
+            last = self._values(self._shown(batch.last_pictures[:, None])[0])[:, 0].numpy()
             rewards = batch.rewards * np.float32(self._unit.value)
             for k, t, picture in batch.cut:  # what was cut would have gone on
-                rewards[k, t] += o.gamma * float(self._values(picture[None, None]))
+                more = self._values(self._shown(picture[None, None])[0])
+                rewards[k, t] += o.gamma * float(more)
         gains = advantages(rewards, values, last, batch.ends, o.gamma, o.trace)
         targets = torch.from_numpy(gains + values)
         flat = (gains - gains.mean()) / (gains.std() + 1e-8)
         better = torch.from_numpy(flat.astype(np.float32))
+        if self._teacher is not None:
+            self._tell(shown, targets)
         costs = []
         for _ in range(o.epochs):
             for part in parts_of(o.n_envs, o.parts, self._rng):
-                wrong = torch.square(self._values(batch.pictures[part]) - targets[part]).mean()
-                self._step(self._critic_steps, list(self._critic.parameters()), wrong)
+                if self._teacher is None:
+                    self._criticise(shown[part], targets[part])
                 if not actor:
                     continue
                 held = [s[part] for s in batch.held]
@@ -278,15 +346,74 @@ class _Learning(Player):
                 loss = -torch.minimum(gain * ratio, gain * clipped).mean()
                 entropy = -(log_p.exp() * log_p).sum(dim=-1).mean()
                 loss = loss - o.entropy * entropy + o.cost * torch.log(cost + 0.5)
+                if imitation > 0.0:
+                    right = wanted[part]
+                    loss = loss + imitation * (right.exp() * (right - log_p)).sum(dim=-1).mean()
                 self._step(self._steps, self._module.values, loss)
                 costs.append(float(cost.detach()))
         return float(np.mean(costs)) if costs else math.nan
 
-    def _values(self, pictures: Any) -> Any:
-        """Values of pictures (n, steps, values), shape (n, steps)."""
-        n, steps = pictures.shape[:2]
-        x = self._scaled(pictures).reshape(n * steps, -1)
-        return self._critic(x).reshape(n, steps)
+    def _shown(self, pictures: Any) -> tuple[Any, Any]:
+        """What the critic goes by, and the teacher's log probabilities, of (n, steps, values)."""
+        if self._teacher is None:
+            return pictures, None
+        with self._torch.no_grad():
+            return self._teacher.told(pictures)
+
+    def _tell(self, shown: Any, targets: Any) -> None:
+        """Let a critic that is told learn from a batch."""
+        shown, targets = shown.flatten(0, 1), targets.flatten()
+        for _ in range(_TOLD_EPOCHS):
+            for part in parts_of(len(shown), math.ceil(len(shown) / _TOLD_PART), self._rng):
+                self._criticise(shown[part][:, None], targets[part][:, None])
+
+    def _criticise(self, shown: Any, targets: Any) -> None:
+        """Take a step of the critic."""
+        wrong = self._torch.square(self._values(shown) - targets).mean()
+        self._step(self._critic_steps, list(self._critic.parameters()), wrong)
+
+    def _values(self, shown: Any) -> Any:
+        """Values of what the critic goes by, (n, steps, size); shape (n, steps)."""
+        n, steps = shown.shape[:2]
+        x = self._scaled(shown) if self._teacher is None else shown
+        return self._critic(x.reshape(n * steps, -1)).reshape(n, steps)
+
+
+class _Teacher:
+    """What a teacher goes by, and what it would do."""
+
+    def __init__(self, teacher: PictureStudent, half: bool) -> None:
+        self._torch = torch_module()
+        self._module, self._scale = PictureModule(teacher, 1.0, half=half), teacher.scale
+        with self._torch.no_grad():
+            pairs = zip(self._module.weights, self._module.masks, strict=True)
+            self._layers = [weight * mask for weight, mask in pairs]
+        self._mean, self._spread, self._sharpness = 0.0, 1.0, 1.0
+
+    def look(self, pictures: Any, certain: Callable[[Any], float]) -> None:
+        """Get to know the size of what it goes by, and how certain it is."""
+        hidden, outputs = self._asked(pictures)
+        self._mean, self._spread = float(hidden.mean()), float(hidden.std()) + 1e-8
+        self._sharpness = certain(outputs.flatten(0, 1))
+
+    def told(self, pictures: Any) -> tuple[Any, Any]:
+        """What it goes by, in units of that, and the logarithms of its probabilities."""
+        hidden, outputs = self._asked(pictures)
+        log_p = self._torch.log_softmax(self._sharpness * outputs, dim=-1)
+        return (hidden - self._mean) / self._spread, log_p
+
+    def _asked(self, pictures: Any) -> tuple[Any, Any]:
+        """The last hidden layer and the outputs for pictures (n, steps, values)."""
+        parts = [self._forward(some) for some in pictures.split(_AT_ONCE, dim=1)]
+        hidden, outputs = zip(*parts, strict=True)
+        return self._torch.cat(hidden, dim=1), self._torch.cat(outputs, dim=1)
+
+    def _forward(self, pictures: Any) -> tuple[Any, Any]:
+        *before, last = self._layers
+        x = pictures.to(self._torch.float32) * self._scale
+        for k, weight in enumerate(before):
+            x = self._module.activation(self._module.sums(k, x, weight))
+        return x, self._module.sums(len(before), x, last)
 
 
 class _Unit:
@@ -355,4 +482,11 @@ def _critic(student: PictureStudent) -> Any:
     return nn.Sequential(*layers, nn.Flatten(), hidden, nn.ReLU(), nn.Linear(_CRITIC_HIDDEN, 1))
 
 
-__all__ = ["Progress", "Reinforcement", "advantages", "reinforce"]
+def _told_critic(teacher: PictureStudent) -> Any:
+    """A network that tells values from a teacher's last hidden layer."""
+    nn = torch_module().nn
+    wide = nn.Linear(teacher.sizes[-2], _TOLD_HIDDEN)
+    return nn.Sequential(wide, nn.ReLU(), nn.Linear(_TOLD_HIDDEN, 1))
+
+
+__all__ = ["Progress", "Reinforcement", "advantages", "for_frames", "reinforce"]

@@ -34,7 +34,7 @@ from eventsim.models.games import LONGEST
 from eventsim.models.on_policy import OnPolicy
 from eventsim.models.playground import Playground
 from eventsim.models.policy import Policy
-from eventsim.models.reinforce import Progress
+from eventsim.models.reinforce import Progress, Reinforcement, for_frames
 from eventsim.models.rollout import make_for
 from eventsim.models.student import Demonstrations
 from eventsim.models.validation import Validation
@@ -42,6 +42,8 @@ from eventsim.output import write_atomically, write_text
 
 #: Seconds of a training after which it is seen whether it will be done in time.
 _LOOK_AFTER = 5.0
+#: Seconds after which one that goes on for long says how far it is.
+_SAY_AFTER = 180.0
 #: Name of the teacher as a student.
 OWN = "own"
 
@@ -259,19 +261,34 @@ class Workbench:
             student = self.family.cut(
                 student, self._demonstrations.latest(options.kept_steps), share
             )
+        learning, own = Reinforcement(options.reinforced_steps), None
+        told: Callable[[Progress], None] = self._while_it_fits(learning.steps)
+        if self.family.sees_frames:  # then it takes as many steps as the time that is left holds
+            left = max(self.budget - self.seconds, 1.0)
+            learning, own = for_frames(replace(learning, seconds=left)), self._students.get(OWN)
+            told = self._now_and_then(name)
         student = self.family.reinforce(
-            student,
-            self.teacher,
-            self._make,
-            options.reinforced_steps,
-            seed,
-            self._while_it_fits(options.reinforced_steps),
+            student, own, self.teacher, self._make, learning, seed, told
         )
         # A further cut goes by what it visits now.
         self._add(
             self._record(student.to_policy(self.teacher).session(), options.visited_steps, seed)
         )
         return self._candidate(name, student, start)
+
+    def _now_and_then(self, name: str) -> Callable[[Progress], None]:
+        """Something to be told of batches, which says how far a long learning is."""
+        said, seen = [self.seconds], list[float]()
+
+        def look(progress: Progress) -> None:
+            if not math.isnan(progress.mean_return):
+                seen.append(progress.mean_return)
+            if self.seconds - said[0] > _SAY_AFTER and seen:
+                said[0], mean = self.seconds, float(np.mean(seen))
+                self._say(f"{name}: {progress.steps:,} steps, drawn actions return {mean:.4g}")
+                seen.clear()
+
+        return look
 
     def _while_it_fits(self, steps: int) -> Callable[[Progress], None]:
         """Something to be told of batches, which ends what will not be done within the budget."""

@@ -474,6 +474,37 @@ def lasting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **patched: Any) -> 
 
 
 @pytest.mark.slow
+def test_frames_of_a_screen_are_learned_from_for_as_long_as_is_left_beside_the_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventsim.models.families.FEW_PIXELS", 1)
+    effort = {**EFFORT, "own_after": 0, "own_iterations": 5, "own_steps": 300, "rounds": 1}
+    effort |= {"reinforced_steps": 10**7, "reinforced_rounds": 1}
+    settings = replace(settings_for(catcher(), **effort), slack=9.0)
+    search = searched(tmp_path, settings=settings, budget=1e6)
+    assert search.family.sees_frames
+    asked: list[Any] = []
+    reinforce = search.family.reinforce
+
+    def watched(student: Any, own: Any, *given: Any) -> Any:
+        asked.append((own, given[2], search.budget - search.seconds))
+        shorter = replace(given[2], steps=2_000, n_envs=4, horizon=16)
+        return reinforce(student, own, *given[:2], shorter, *given[3:])
+
+    monkeypatch.setattr(search.family, "reinforce", watched)
+    name = next(n for n in search.stages() if "reinforced" in n)
+    assert name == "events own round 0 reinforced 0"
+    ((own, options, left),) = asked
+    assert own is search._students["own"]
+    assert options.steps == 10**7
+    assert options.seconds == pytest.approx(left, abs=1.0)
+    assert options.half
+    assert options.imitation > 0.0
+    one = next(c for c in search.candidates if c.name == name)
+    assert one.policy.network.n_synapses > 0
+
+
+@pytest.mark.slow
 def test_what_will_not_be_done_in_the_budget_is_not_done_to_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

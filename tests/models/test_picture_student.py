@@ -414,3 +414,28 @@ def _maps(student: PictureStudent) -> Network:
     """The network of a student up to its feature maps."""
     network = student.to_policy(teacher(student.scale), events=False).network
     return Network(network.populations[:-1], network.projections[:-1])
+
+
+def test_sums_in_half_precision_are_near_and_bytes_stay_exact() -> None:
+    from eventsim.models.distill import Training
+    from eventsim.models.picture_distill import PictureModule
+
+    policy = teacher(1.0 / 255.0)
+    head = Head.of(policy.decoder)
+    shape, kernels = PictureShape((4,), (8,)), [Kernel((3, 3))]
+    student = new_picture_student(head, SHAPE, 1.0 / 255.0, kernels, shape, seed=1)
+    student.thresholds = [np.full(len(t), 0.01) for t in student.thresholds]
+    x = torch.from_numpy(episodes(1.0 / 255.0)[0].inputs()[:64]).float() / 255.0
+    x = x.reshape(1, 64, SHAPE[1], SHAPE[2], SHAPE[0]).permute(0, 1, 4, 2, 3).reshape(1, 64, -1)
+    full, half = (PictureModule(student, 1.0, half=h).forward(x, Training()) for h in (False, True))
+    assert half[0].dtype == torch.float32
+    wrong = (half[0] - full[0]).detach().abs().max()
+    assert wrong < 0.03 * full[0].detach().abs().max()
+    assert half[1].item() == pytest.approx(full[1].item(), rel=0.05)
+    # One weight of 1 on one pixel: a sum is the byte itself, over the scale.
+    student.weights[0] = np.zeros_like(student.weights[0])
+    student.weights[0][0, 0, 0, 0] = 255.0
+    module = PictureModule(student, 1.0, half=True)
+    sums = module.sums(0, x, module.weights[0])[0, :, 0]
+    torch.testing.assert_close(sums.detach(), (255.0 * x[0, :, 0]).round(), atol=0.0, rtol=0.0)
+    half[0].sum().backward()  # and gradients pass

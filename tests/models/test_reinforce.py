@@ -32,6 +32,7 @@ from eventsim.models.reinforce import (
 from eventsim.models.student import Demonstrations, Head
 from eventsim.simulator import Simulator
 from eventsim.stack import Stack
+from tests.models.test_wrappers import player
 from tests.tiny import cartpole_policy
 
 SIDE, STACK = 6, 2
@@ -244,6 +245,78 @@ def test_masks_and_thresholds_stay_and_the_student_given_too() -> None:
     np.testing.assert_array_equal(again.weights[0], found.weights[0])
 
 
+def test_the_critic_is_told_what_the_teacher_goes_by_and_the_student_what_it_would_do() -> None:
+    torch = pytest.importorskip("torch")
+    teacher = policy()
+    own, made = student(teacher, 0.0), student(teacher)
+    games = Games(teacher, made.head, lambda: Reach(1000), OPTIONS.n_envs, 5)
+    learning = _Learning(made, replace(OPTIONS, imitation=1.0), games, 0, own)
+    batch = learning._play()
+    shown, wanted = learning._shown(batch.pictures)
+    # What the simulator says of the teacher: its outputs, over a factor, and what it goes by.
+    network = own.to_policy(teacher, events=False).network
+    last = network.projections[-1]
+    weights = np.asarray(last.weights.to_dense())
+    bias = network[last.target].parameter("bias")
+    for k in range(OPTIONS.n_envs):
+        pictures = batch.pictures[k].numpy().reshape(-1, STACK, SIDE, SIDE)
+        inputs = np.moveaxis(pictures, 1, -1).reshape(len(pictures), -1)
+        outputs = torch.from_numpy(Simulator(network).run(np.ascontiguousarray(inputs)))
+        assert learning._teacher is not None
+        expected = torch.log_softmax(learning._teacher._sharpness * outputs, dim=-1)
+        np.testing.assert_allclose(wanted[k].numpy(), expected.numpy(), atol=1e-3)
+        hidden = shown[k].numpy() * learning._teacher._spread + learning._teacher._mean
+        np.testing.assert_allclose(hidden @ weights.T + bias, outputs.numpy(), atol=1e-3)
+    assert learning._values(shown).shape == (OPTIONS.n_envs, OPTIONS.horizon)
+
+    def apart(one: _Learning, batch: Any) -> float:
+        """How far the student's choices are from the teacher's."""
+        with torch.no_grad():
+            scaled = one._scaled(batch.pictures)
+            outputs, _ = one._module.forward(scaled, one._training, batch.held)
+        log_p = torch.log_softmax(one._sharpness * outputs, dim=-1)
+        right = one._shown(batch.pictures)[1]
+        return float((right.exp() * (right - log_p)).sum(dim=-1).mean())
+
+    # By imitation alone it comes closer.
+    worse = made.copy()
+    rng = np.random.default_rng(3)
+    worse.weights[-1] = worse.weights[-1] + 0.3 * rng.normal(size=worse.weights[-1].shape)
+    options = replace(OPTIONS, cost=0.0, entropy=0.0, epochs=20, learning_rate=3e-3)
+    learning = _Learning(worse, options, games, 0, own)
+    batch = learning._play()
+    before = apart(learning, batch)
+    learning._learn(batch, True, 100.0)
+    assert apart(learning, batch) < 0.5 * before
+
+
+def test_steps_end_with_the_time_and_the_teachers_choices_count_for_less_and_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("torch")
+    teacher = policy()
+    made, own = student(teacher), student(teacher, 0.0)
+    clock, weights = [0.0], []
+    monkeypatch.setattr("eventsim.models.reinforce.perf_counter", lambda: clock[0])
+    learn = _Learning._learn
+
+    def noted(self: Any, batch: Any, actor: bool, imitation: float) -> float:
+        clock[0] += 1.0
+        weights.append(imitation)
+        return learn(self, batch, actor, imitation)
+
+    monkeypatch.setattr(_Learning, "_learn", noted)
+    told: list[Progress] = []
+    options = replace(OPTIONS, steps=10**6, seconds=8.0, imitation=0.4)
+    reinforce(made, teacher, Reach, options, 0, teacher=own, on_batch=told.append)
+    assert [p.steps for p in told] == [32 * k for k in range(1, 9)]
+    np.testing.assert_allclose(weights, [0.4, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], atol=1e-6)
+    with pytest.raises(InputError, match=r"'seconds': is 0.*above 0"):
+        Reinforcement(seconds=0.0)
+    with pytest.raises(InputError, match=r"'steps': is -1.*above 0"):
+        Reinforcement(steps=-1)
+
+
 @pytest.mark.slow
 def test_it_learns_to_do_better_by_events() -> None:
     pytest.importorskip("torch")
@@ -316,7 +389,8 @@ def test_finetune_takes_a_policy_of_convolutions(monkeypatch: pytest.MonkeyPatch
         )
     )
     told: list[tuple[Look, Policy]] = []
-    settings = FineTuning(steps=1500, looks=3, look_episodes=5, learning_rate=3e-3)
+    own = policy().with_metadata(name="reacher")
+    settings = FineTuning(steps=1500, looks=3, look_episodes=5, learning_rate=3e-3, teacher=own)
     tuned = finetune(given, settings=settings, on_look=lambda *one: told.append(one))
     assert [look.steps for look, _ in told][0::3] == [0, 1536]
     best = max(look.mean for look, _ in told)
@@ -325,6 +399,7 @@ def test_finetune_takes_a_policy_of_convolutions(monkeypatch: pytest.MonkeyPatch
     for a, b in zip(tuned.network.projections, best_policy.network.projections, strict=True):
         np.testing.assert_array_equal(a.weights.to_dense(), b.weights.to_dense())
     assert tuned.metadata["finetune"]["algorithm"] == "PPO"
+    assert tuned.metadata["finetune"]["teacher"] == "reacher"
     assert tuned.network.n_synapses <= given.network.n_synapses
     assert tuned.dense_macs == given.dense_macs
     for p, q in zip(given.network.populations, tuned.network.populations, strict=True):
@@ -345,6 +420,13 @@ def test_what_finetune_does_not_do_with_convolutions_is_said() -> None:
         finetune(given, settings=FineTuning(sparsity=0.95))
     with pytest.raises(InputError, match=r"'critic'.*has convolutions"):
         finetune(given, settings=FineTuning(critic="agent.zip"))
+    with pytest.raises(InputError, match=r"'teacher'.*no stack of convolutions"):
+        finetune(given, settings=FineTuning(teacher=cartpole_policy()))
+    with pytest.raises(InputError, match=r"'teacher'.*\(4, 84, 84\) and has 6 actions"):
+        finetune(given, settings=FineTuning(teacher=player()))
+    settings = FineTuning(teacher=given)
+    with pytest.raises(InputError, match=r"'teacher'.*no convolutions: leave it out"):
+        finetune(cartpole_policy(), "CartPole-v1", settings=settings, algorithm="PPO")
     mixed = given.network.populations[1].parameter("threshold").copy()
     mixed[0] += 0.1
     odd = given.with_network(
@@ -391,8 +473,9 @@ def test_students_of_vectors_are_left_to_fine_tuning() -> None:
     teacher = cartpole_policy(0.02)
     family = VectorFamily(teacher)
     assert not family.plays
+    assert not family.sees_frames
     with pytest.raises(UnsupportedError, match=r"no pictures"):
-        family.reinforce(None, teacher, Reach, 10, 0, lambda progress: None)  # type: ignore[arg-type]
+        family.reinforce(None, None, teacher, Reach, OPTIONS, 0, print)  # type: ignore[arg-type]
 
 
 def test_a_loss_that_is_no_number_is_said() -> None:
