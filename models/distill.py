@@ -20,6 +20,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -395,7 +396,6 @@ class Module(Generic[S]):
             flat = (x.view(-1).numpy() for x in (values, s, fixed.contiguous()))
             hold(*flat, counted, sent.view(-1).numpy(), fires)
             self.held.append(s)
-            error = sent - values
             seen = n * (length - counted)
             alone = before is None and length == 1  # nothing but what is sent to begin with
             rate = torch.ones(size) if alone else torch.from_numpy(fires / seen).to(torch.float32)
@@ -406,10 +406,7 @@ class Module(Generic[S]):
             price = price * (moved / moved.detach())
         safe = torch.clamp(theta, min=1e-9)
         price = price * (safe.detach() / safe)
-        if not learn:  # and no gradient need go on to the pictures
-            return a + error, price.sum()
-        share = error / torch.clamp(fixed, min=1e-9)
-        return a + share * theta, price.sum()
+        return _straight_through().apply(a, theta, sent, values, fixed), price.sum()
 
     def imitation(self, outputs: Any, targets: Any) -> Any:
         """Mean loss over windows and steps."""
@@ -454,6 +451,31 @@ class Module(Generic[S]):
             for log, zero in zip(self.logs, self._zero, strict=True)
         ]
         return result
+
+
+@cache
+def _straight_through() -> Any:
+    """What was sent, with the gradients of what was to be sent and of the thresholds."""
+    torch = torch_module()
+
+    class StraightThrough(torch.autograd.Function):  # type: ignore[name-defined]
+        """The error is the threshold times a share; what is not differentiated costs nothing."""
+
+        @staticmethod
+        def forward(ctx: Any, a: Any, theta: Any, sent: Any, values: Any, fixed: Any) -> Any:
+            ctx.save_for_backward(sent, values, fixed)
+            return sent
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            of_theta = None
+            if ctx.needs_input_grad[1]:
+                sent, values, fixed = ctx.saved_tensors
+                error = (sent - values).mul_(gradient).sum(dim=(0, 1))
+                of_theta = error / torch.clamp(fixed, min=1e-9)
+            return gradient if ctx.needs_input_grad[0] else None, of_theta, None, None, None
+
+    return StraightThrough
 
 
 def torch_module() -> Any:

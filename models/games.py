@@ -265,7 +265,7 @@ class Player:
         return x, outputs[:, 0]
 
     def _scaled(self, pictures: Any) -> Any:
-        return pictures.to(self._torch.float32) * self._scale
+        return pictures.to(self._torch.float32).mul_(self._scale)
 
     def _step(self, optimiser: Any, parameters: list[Any], loss: Any) -> None:
         self._check(float(loss.detach()))

@@ -52,6 +52,8 @@ class OnPolicy:
     cost : float
         Weight of the logarithm of the multiplications a step.
     learn_thresholds : bool
+    half : bool
+        See `eventsim.models.picture_distill.PictureModule`; of the student and the teacher.
     seconds : float
         After which no other batch is begun though steps be left; the learning rate falls
         accordingly, so that what is learned depends on the machine then.
@@ -70,6 +72,7 @@ class OnPolicy:
     learning_rate: float = 5e-4
     cost: float = 0.01
     learn_thresholds: bool = True
+    half: bool = False
     seconds: float = math.inf
 
     def __post_init__(self) -> None:
@@ -175,9 +178,9 @@ class _Pupil(Player):
         seed: int,
     ) -> None:
         training = Training(cost=options.cost, learn_thresholds=options.learn_thresholds)
-        super().__init__(student, games, training, options.learning_rate)
+        super().__init__(student, games, training, options.learning_rate, options.half)
         self._options = options
-        self._asked = PictureModule(teacher, 1.0)
+        self._asked = PictureModule(teacher, 1.0, half=options.half)
         self._rng = np.random.default_rng(seed)
 
     def batch(self, done: float) -> tuple[float, float, float]:

@@ -124,7 +124,7 @@ class PictureModule(Module[PictureStudent]):
         half: bool = False,
     ) -> None:
         self._maps = student.maps
-        self._half, self._byte = half, student.scale
+        self._half = half
         self._kernels = student.kernels
         super().__init__(student, scale)
         self._watching: list[Watched] | None = None
@@ -181,8 +181,6 @@ class PictureModule(Module[PictureStudent]):
             self._features = a
         if k == 0 and self._centre:
             a = a - self._centre
-        elif k == 0 and self._half:  # which bytes are exact in, but not their 255th parts
-            a, weight = a / self._byte, weight * self._byte
         with self._torch.autocast("cpu", self._torch.bfloat16, enabled=self._half):
             if k >= len(self._kernels):
                 return super().sums(k, a, weight).float()

@@ -410,7 +410,7 @@ class _Teacher:
 
     def _forward(self, pictures: Any) -> tuple[Any, Any]:
         *before, last = self._layers
-        x = pictures.to(self._torch.float32) * self._scale
+        x = pictures.to(self._torch.float32).mul_(self._scale)
         for k, weight in enumerate(before):
             x = self._module.activation(self._module.sums(k, x, weight))
         return x, self._module.sums(len(before), x, last)

@@ -221,6 +221,7 @@ class Workbench:
             options.own_accompanied,
             learning_rate=options.own_learning_rate if own else options.accompanied_rate,
             cost=options.accompanied_cost if own else self.settings.cost,
+            half=self.family.sees_frames,
             seconds=seconds,
         )
         student = self._students[before].copy()

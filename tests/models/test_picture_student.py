@@ -416,7 +416,7 @@ def _maps(student: PictureStudent) -> Network:
     return Network(network.populations[:-1], network.projections[:-1])
 
 
-def test_sums_in_half_precision_are_near_and_bytes_stay_exact() -> None:
+def test_sums_in_half_precision_are_near() -> None:
     from eventsim.models.distill import Training
     from eventsim.models.picture_distill import PictureModule
 
@@ -432,10 +432,4 @@ def test_sums_in_half_precision_are_near_and_bytes_stay_exact() -> None:
     wrong = (half[0] - full[0]).detach().abs().max()
     assert wrong < 0.03 * full[0].detach().abs().max()
     assert half[1].item() == pytest.approx(full[1].item(), rel=0.05)
-    # One weight of 1 on one pixel: a sum is the byte itself, over the scale.
-    student.weights[0] = np.zeros_like(student.weights[0])
-    student.weights[0][0, 0, 0, 0] = 255.0
-    module = PictureModule(student, 1.0, half=True)
-    sums = module.sums(0, x, module.weights[0])[0, :, 0]
-    torch.testing.assert_close(sums.detach(), (255.0 * x[0, :, 0]).round(), atol=0.0, rtol=0.0)
     half[0].sum().backward()  # and gradients pass
