@@ -159,7 +159,8 @@ class Settings:
         Learning rate of students meanwhile; that of the teacher's ladder is `own_learning_rate`.
     reinforced_steps, reinforced_rounds : int
         Environment steps of a round in which the cheapest of a ladder learns from rewards, 0 for
-        none, and such rounds at most; from the second on it is cut first, while it holds.
+        none, and such rounds at most; from the second on it is cut first, while it holds. Of
+        frames of a screen fewer steps where the time that is left does not hold them.
     own_steps : int
         Steps that the teacher plays for that ladder; each round plays a quarter as many, and three
         times as many are looked at.

@@ -463,7 +463,8 @@ def _straight_through() -> Any:
 
         @staticmethod
         def forward(ctx: Any, a: Any, theta: Any, sent: Any, values: Any, fixed: Any) -> Any:
-            ctx.save_for_backward(sent, values, fixed)
+            if ctx.needs_input_grad[1]:
+                ctx.save_for_backward(sent, values, fixed)
             return sent
 
         @staticmethod

@@ -293,7 +293,7 @@ def finetune(
         "sparsity": final,
         "learning_rate": settings.learning_rate,
         "critic": None if critic is None else critic.where,
-        "teacher": None if settings.teacher is None else settings.teacher.metadata.get("name"),
+        "teacher": _named(settings.teacher),
         "looks": [[one.steps, one.sparsity, one.mean] for one in looks],
     }
     return best[1].with_metadata(finetune=provenance)
@@ -473,6 +473,11 @@ def _algorithm(policy: Policy, asked: str | None) -> str:
             field="algorithm",
         )
     return kind
+
+
+def _named(teacher: Policy | None) -> str | None:
+    """How the metadata speak of a teacher."""
+    return None if teacher is None else str(teacher.metadata.get("name") or "unnamed")
 
 
 def _critic(source: str | os.PathLike[str] | None, kind: str, policy: Policy) -> Critic | None:

@@ -12,12 +12,12 @@ from eventsim.convolution import Local
 from eventsim.errors import InputError, UnsupportedError
 from eventsim.models.distill import torch_module
 from eventsim.models.families import PictureFamily
-from eventsim.models.games import only_choice
+from eventsim.models.games import can_play, only_choice
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.policy import Policy
-from eventsim.models.reinforce import Progress, Reinforcement, for_frames, reinforce
+from eventsim.models.reinforce import KEPT, Progress, Reinforcement, for_frames, reinforce
 from eventsim.models.rollout import check_spaces, make_for
-from eventsim.models.student import Demonstrations
+from eventsim.models.student import Demonstrations, Head
 from eventsim.network import Network
 
 #: Batches that a training has at least: where steps are few, each is made smaller.
@@ -92,10 +92,17 @@ def train_on_rewards(
         env.close()
     student = student_with_thresholds(policy)
     own = None if teacher is None else _as_student(teacher, student)
+    if teacher is not None and _plain(teacher.env_id or env_id) != _plain(env_id):
+        raise InputError(
+            f"plays {teacher.env_id}, the policy is to learn in {env_id}; give one that plays the "
+            "same, or none",
+            field="teacher",
+        )
     options = Reinforcement(steps)
     if PictureFamily(policy).sees_frames:
         options = for_frames(options)
-    options = replace(options, learning_rate=learning_rate)
+    kept = KEPT if own is not None else 0.0
+    options = replace(options, learning_rate=learning_rate, imitation=kept)
     options = _sized(replace(options, n_envs=min(options.n_envs, most_envs or options.n_envs)))
     limits = [p.parameter("threshold") for p in policy.network.populations]
 
@@ -173,21 +180,39 @@ def student_with_thresholds(policy: Policy) -> PictureStudent:
 def _as_student(teacher: Policy, student: PictureStudent) -> PictureStudent:
     """Return a teacher in the form of a student; its thresholds are left out."""
     own = None
-    if sees_pictures(teacher.network) and teacher.encoder.pixels is not None:
-        own = PictureFamily(teacher).own(teacher, Demonstrations())
+    try:
+        if sees_pictures(teacher.network) and can_play(Head.of(teacher.decoder)):
+            own = PictureFamily(teacher).own(teacher, Demonstrations())
+    except UnsupportedError as error:
+        raise InputError(f"cannot be used: {error}; give another, or none", field="teacher") from (
+            error
+        )
     if own is None:
         raise InputError(
-            "is no stack of convolutions and linear layers that sees pictures; give one that is, "
-            "or none",
+            "is no stack of convolutions and linear layers that sees pictures and makes a single "
+            "choice; give one that is, or none",
             field="teacher",
         )
-    if (own.shape, own.scale, own.head.size) != (student.shape, student.scale, student.head.size):
+    theirs, mine = _of(own), _of(student)
+    if theirs != mine:
         raise InputError(
-            f"sees pictures of shape {own.shape} and has {own.head.size} actions, the policy "
-            f"{student.shape} and {student.head.size}; give one that plays the same, or none",
+            f"sees {theirs}, the policy {mine}; give one that plays the same, or none",
             field="teacher",
         )
     return own
+
+
+def _of(student: PictureStudent) -> str:
+    """What it sees and does, in words."""
+    kind = "truth values" if student.scale == 1.0 else "bytes"
+    start = only_choice(student.head.decoder).start
+    actions = f"{student.head.size} actions, from {start} on"
+    return f"pictures of {kind} of shape {student.shape} and has {actions}"
+
+
+def _plain(env_id: str) -> str:
+    """The name of an environment without the module that brings it."""
+    return env_id.rpartition(":")[2]
 
 
 def check_asked(

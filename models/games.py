@@ -7,6 +7,7 @@ holding makes in use; recorded windows begin afresh, and show little of them.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -180,7 +181,8 @@ class _Each:
             picture, rewards[k], over[k], cut[k], _ = env.step(int(actions[k]))
             cut[k] |= self._clocks[k] >= self._longest
             if over[k] or cut[k]:
-                self.finals[k], self._clocks[k] = picture, 0
+                # An environment may show all that it shows in the same array.
+                self.finals[k], self._clocks[k] = copy.deepcopy(picture), 0
                 picture, _ = env.reset()
             pictures.append(picture)
         return pictures, rewards, over, cut

@@ -14,8 +14,9 @@ Stages, each of which leaves a checkpoint:
 4. ``... polished ...``: the cheapest round of the teacher's ladder that holds learns on twice,
    where it can in play (`eventsim.models.on_policy`), in what time is left; of a student's
    ladder, in play only, the cheapest that holds or nearly does, before wider students.
-5. ``reinforced ...``: of small pictures, the cheapest of each ladder that holds or may be mended
-   learns on from rewards (`eventsim.models.reinforce`), and is cut further while it holds.
+5. ``reinforced ...``: of pictures, the cheapest of each ladder that holds or may be mended, or what
+   it became in play, learns on from rewards (`eventsim.models.reinforce`), and is cut further
+   while it holds. Of frames of a screen only if it is asked for, in its part of the time left.
 6. ``refined ...``: the cheapest of each ladder that holds, made cheaper still by single changes
    that are played in the environment (`eventsim.models.refine`).
 
@@ -300,17 +301,25 @@ class Search(Workbench):
         return min(near, key=lambda c: c.macs, default=None)
 
     def _reinforcements(self, starts: Sequence[str]) -> Iterator[str]:
-        """Let the cheapest of each ladder learn from rewards, the cheapest of all first."""
+        """Let the cheapest of each ladder learn from rewards, the cheapest of all first.
+
+        On frames of a screen each gets its part of the time that is left.
+        """
         bases = [base for start in starts if (base := self._to_mend(start)) is not None]
-        for base in sorted(bases, key=lambda c: c.macs):
+        for k, base in enumerate(sorted(bases, key=lambda c: c.macs)):
+            until = self.seconds + (self.budget - self.seconds) / (len(bases) - k)
             options = self.settings.from_teacher() if base.start == OWN else self.settings
             name, failed = base.name, 0
             for number in range(options.reinforced_rounds):
                 holds = self._losses[name] <= options.slack
                 share = options.cut_share if number and holds else 0.0
                 before, name = name, f"{base.name} reinforced {number}"
+                left = until - self.seconds
+                if self.family.sees_frames and left < _LEAST and not self._done(name):
+                    break
+                begin = partial(self._reinforced, name, before, base.start, share, left)
                 try:
-                    self._stage(name, partial(self._reinforced, name, before, base.start, share))
+                    self._stage(name, begin)
                 except SimulationError as error:
                     self._say(f"{name}: left out, {error}")
                     break

@@ -43,6 +43,8 @@ _CRITIC_CHANNELS, _CRITIC_HIDDEN = (16, 32, 32), 128
 #: Neurons of the one that goes by a teacher's hidden layer, steps of its minibatches, and times
 #: that a batch is gone through: it costs next to nothing.
 _TOLD_HIDDEN, _TOLD_PART, _TOLD_EPOCHS = 64, 256, 4
+#: Weight of the divergence from a teacher's choices, to begin with.
+KEPT = 0.03
 #: Part of the learning in which the critic learns alone, and batches of that at most if it is told.
 _WARM_UP, _TOLD_WARM_UP = 0.08, 12
 #: Part of the learning in which the teacher's choices count.
@@ -60,7 +62,7 @@ class Reinforcement:
     Parameters
     ----------
     steps : int
-        Environment steps, in all environments together; rounded up to whole batches.
+        Environment steps, in all environments together; rounded up to whole batches, and to two.
     n_envs, horizon : int
         Environments side by side, and steps of a window; together a batch.
     epochs, parts : int
@@ -117,7 +119,7 @@ class Reinforcement:
 
 def for_frames(options: Reinforcement) -> Reinforcement:
     """Return options as suits frames of a screen, whose steps take long."""
-    return replace(options, epochs=2, learning_rate=4e-4, imitation=0.03, half=True)
+    return replace(options, epochs=2, learning_rate=4e-4, imitation=KEPT, half=True)
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def reinforce(
         Of all that is drawn.
     teacher : PictureStudent, optional
         Whose hidden layer the critic goes by and whose choices are kept to at first, dense: its
-        thresholds are not looked at.
+        thresholds are not looked at. It sees the student's pictures and has its actions.
     first_seed : int, optional
         Of the first environment's first reset; the others' follow.
     on_batch : callable, optional
@@ -240,14 +242,21 @@ class _Learning(Player):
         count = max(math.ceil(o.steps / size), 2)
         most = _TOLD_WARM_UP if self._teacher else count
         alone = min(max(round(_WARM_UP * count), 1), most)
+        first = 0.0  # part of the time in which the critic learned alone
         for k in range(count):
             late = (perf_counter() - began) / o.seconds
             if late >= 1.0:
                 break
+            if k < alone and late >= _WARM_UP:
+                alone = max(k, 1)
             batch = self._play()
             if k < alone:
                 self._unit.see(batch.rewards, batch.ends)
-            done = max(max(k - alone, 0) / max(count - alone, 1), late)
+            elif k == alone:
+                first = late
+            done = 0.0
+            if k >= alone:
+                done = max((k - alone) / max(count - alone, 1), (late - first) / (1.0 - first))
             self._slow_down(1.0 - 0.9 * done)
             imitation = o.imitation * max(1.0 - done / _IMITATING, 0.0) if self._teacher else 0.0
             macs = self._learn(batch, k >= alone, imitation)
@@ -489,4 +498,4 @@ def _told_critic(teacher: PictureStudent) -> Any:
     return nn.Sequential(wide, nn.ReLU(), nn.Linear(_TOLD_HIDDEN, 1))
 
 
-__all__ = ["Progress", "Reinforcement", "advantages", "for_frames", "reinforce"]
+__all__ = ["KEPT", "Progress", "Reinforcement", "advantages", "for_frames", "reinforce"]

@@ -1,11 +1,13 @@
 """Atari's games side by side, by ale-py's vector environment.
 
 It plays all of them in one call outside of Python, and shows what gymnasium's AtariPreprocessing
-and FrameStackObservation show; only idle and sticky actions are drawn by another generator.
+and FrameStackObservation show. Only idle and sticky actions are drawn by another generator, and an
+episode may begin without idle actions too.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -46,7 +48,8 @@ class Screens:
     Attributes
     ----------
     finals : uint8 array of shape (n, frames, rows, columns)
-        What the episodes that the last step ended would have gone on from; other rows mean nothing.
+        What the episodes that the last step ended would have gone on from, their newest frame as it
+        was when they were cut; other rows mean nothing.
     """
 
     def __init__(self, arguments: Mapping[str, Any], n: int, padded: bool) -> None:
@@ -55,7 +58,7 @@ class Screens:
         self._padded = padded
         self._env: AtariVectorEnv = AtariVectorEnv(
             num_envs=n,
-            num_threads=min(n, os.cpu_count() or 1),
+            num_threads=min(n, _cores()),
             autoreset_mode="SameStep",
             reward_clipping=False,
             use_fire_reset=False,
@@ -82,12 +85,17 @@ class Screens:
             otherwise.
         """
         spec = env.spec
-        if spec is None or spec.entry_point != _ENTRY or len(spec.additional_wrappers) != 2:
+        if (
+            spec is None
+            or spec.entry_point != _ENTRY
+            or spec.max_episode_steps is not None
+            or len(spec.additional_wrappers) != 2
+        ):
             return None
         first, last = spec.additional_wrappers
         shown, stacked = dict(first.kwargs or {}), dict(last.kwargs or {})
         game = dict(spec.kwargs)
-        frames = int(game.pop(_FRAMES, 108_000))
+        frames = game.pop(_FRAMES, None) or math.inf  # 0 is without end there, but not here
         skipped = game.pop("frameskip", None)
         noop_max, skip = shown.pop("noop_max", None), shown.pop("frame_skip", None)
         depth, padding = stacked.pop("stack_size", None), stacked.pop("padding_type", None)
@@ -105,8 +113,8 @@ class Screens:
             return None
         arguments = {
             **game,
-            _FRAMES: min(frames, skip * longest),
-            "noop_max": noop_max,
+            _FRAMES: int(min(frames, skip * longest)),
+            "noop_max": noop_max + 1 if noop_max else 0,  # of which there is one less at most
             "frameskip": skip,
             "stack_num": depth,
         }
@@ -144,7 +152,7 @@ class Screens:
         self._env.close()
 
     def _filled(self, shown: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Put an episode's first frame where there is none before it yet, if that is wanted."""
+        """Put an episode's first frame where there is none before it, in place, if it is padded."""
         if not self._padded:
             return shown
         depth = shown.shape[1]
@@ -152,6 +160,12 @@ class Screens:
             first = depth - 1 - self._clocks[k]
             shown[k, :first] = shown[k, first]
         return shown
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 __all__ = ["Screens"]

@@ -253,8 +253,13 @@ class Workbench:
         student = self._train(student, training, seed + 2, options.kept_steps)
         return self._candidate(name, student, start)
 
-    def _reinforced(self, name: str, before: str, start: str, share: float) -> dict[str, Any]:
-        """A student that is cut by a share, and learns from rewards."""
+    def _reinforced(
+        self, name: str, before: str, start: str, share: float, seconds: float
+    ) -> dict[str, Any]:
+        """A student that is cut by a share, and learns from rewards.
+
+        On frames of a screen it takes so many seconds at most.
+        """
         options, seed = self.settings, self._key(name)
         self._check_time()
         student = self._students[before]
@@ -264,9 +269,8 @@ class Workbench:
             )
         learning, own = Reinforcement(options.reinforced_steps), None
         told: Callable[[Progress], None] = self._while_it_fits(learning.steps)
-        if self.family.sees_frames:  # then it takes as many steps as the time that is left holds
-            left = max(self.budget - self.seconds, 1.0)
-            learning, own = for_frames(replace(learning, seconds=left)), self._students.get(OWN)
+        if self.family.sees_frames:
+            learning, own = for_frames(replace(learning, seconds=seconds)), self._students.get(OWN)
             told = self._now_and_then(name)
         student = self.family.reinforce(
             student, own, self.teacher, self._make, learning, seed, told

@@ -76,6 +76,11 @@ def test_an_episode_is_cut_and_begun_anew_and_padded_again() -> None:
     found = Screens.arguments_of(env, 5)
     assert found is not None
     assert found[0]["max_num_frames_per_episode"] == 12
+    for endless in (None, 0):
+        env.spec.kwargs["max_num_frames_per_episode"] = endless
+        found = Screens.arguments_of(env, 5)
+        assert found is not None
+        assert found[0]["max_num_frames_per_episode"] == 20
     env.close()
 
 
@@ -92,6 +97,10 @@ def test_other_environments_are_not_played_so() -> None:
     for env in (Reach(), gym.make("CartPole-v1"), gym.make(BREAKOUT)):
         assert Screens.arguments_of(env, 5) is None
     arguments, wrapped = wrappers.atari()
+    timed = {**arguments, "max_episode_steps": 10}  # a limit that it does not know
+    policy = player(4, env_id=PONG, env_kwargs=timed, env_wrappers=wrapped)
+    with make_for(policy, PONG) as env:
+        assert Screens.arguments_of(env, 5) is None
     wrapped[0]["arguments"]["terminal_on_life_loss"] = True
     policy = player(4, env_id=PONG, env_kwargs=arguments, env_wrappers=wrapped)
     with make_for(policy, PONG) as env:
