@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from eventsim.errors import SimulationError, UnsupportedError
+from eventsim.errors import InputError, SimulationError, UnsupportedError
 from eventsim.models.decoders import Argmax, Decoder
 from eventsim.models.distill import FASTER, Training, torch_module
 from eventsim.models.picture_distill import PictureModule
@@ -58,6 +58,19 @@ def only_choice(decoder: Decoder) -> Argmax:
             field="decoder",
         )
     return decoder
+
+
+def check_length(steps: int, seconds: float) -> None:
+    """See that a learning in play has something to do.
+
+    Raises
+    ------
+    InputError
+        If there are no steps or no seconds.
+    """
+    for field, value in (("steps", steps), ("seconds", seconds)):
+        if not value > 0:
+            raise InputError(f"is {value}; give a number above 0", field=field)
 
 
 class Games:
@@ -290,4 +303,4 @@ def parts_of(n: int, parts: int, rng: np.random.Generator) -> Iterator[Any]:
         yield torch_module().from_numpy(part)
 
 
-__all__ = ["LONGEST", "Games", "Player", "can_play", "only_choice", "parts_of"]
+__all__ = ["LONGEST", "Games", "Player", "can_play", "check_length", "only_choice", "parts_of"]

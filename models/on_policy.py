@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eventsim.errors import InputError
 from eventsim.models.distill import Training, torch_module
-from eventsim.models.games import Games, Player, parts_of
+from eventsim.models.games import Games, Player, check_length, parts_of
 from eventsim.models.picture_distill import PictureModule
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.policy import Policy
@@ -76,10 +75,7 @@ class OnPolicy:
     seconds: float = math.inf
 
     def __post_init__(self) -> None:
-        for name in ("steps", "seconds"):
-            value = getattr(self, name)
-            if not value > 0:
-                raise InputError(f"is {value}; give a number above 0", field=name)
+        check_length(self.steps, self.seconds)
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,8 @@ class PictureModule(Module[PictureStudent]):
     seed : int
         Of the head that tells them.
     half : bool
-        Whether sums are of weights and activations in bfloat16, twice as fast where a processor
-        has instructions for them; what they are rounded to, neurons then hold and compare.
+        Whether sums are of weights and activations in bfloat16, for which some processors have
+        instructions; what they are rounded to, neurons then hold and compare.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ part of the loss. Masks and thresholds stay as they are. A critic of its own, de
 thrown away in the end.
 
 Where there is a teacher, the critic goes by what the teacher's last hidden layer tells of a
-picture, which is a good deal about what will come. And the student is held to the teacher's choices
+picture. And the student is held to the teacher's choices
 at first, less and less (kickstarting: Schmitt et al. 2018, arXiv 1803.03835), as a critic that
 knows little yet would lead it away from what it can do.
 """
@@ -26,9 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eventsim.errors import InputError
 from eventsim.models.distill import Training, torch_module
-from eventsim.models.games import Games, Player, parts_of
+from eventsim.models.games import Games, Player, check_length, parts_of
 from eventsim.models.picture_distill import PictureModule
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.policy import Policy
@@ -111,10 +110,7 @@ class Reinforcement:
     seconds: float = math.inf
 
     def __post_init__(self) -> None:
-        for name in ("steps", "seconds"):
-            value = getattr(self, name)
-            if not value > 0:
-                raise InputError(f"is {value}; give a number above 0", field=name)
+        check_length(self.steps, self.seconds)
 
 
 def for_frames(options: Reinforcement) -> Reinforcement:
