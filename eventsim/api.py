@@ -244,6 +244,7 @@ def finetune(
     algorithm: str | None = None,
     critic: str | os.PathLike[str] | None = None,
     teacher: PolicyLike | None = None,
+    last_layer: bool = False,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Policy:
@@ -267,6 +268,8 @@ def finetune(
     teacher : Policy, str or path, optional
         For a policy with convolutions, one that plays the same, such as what it was distilled from:
         it tells the critic what it goes by, and is kept to at first.
+    last_layer : bool, optional
+        For a policy with convolutions, whether only the last layer learns; without a teacher.
     seed : int, optional
     progress : bool, optional
         Say on stderr how far it is; default: on a terminal.
@@ -300,6 +303,7 @@ def finetune(
             learning_rate=learning_rate,
             critic=critic,
             teacher=None if teacher is None else _policy(teacher, env)[0],
+            last_layer=last_layer,
         ),
         algorithm=algorithm,
         seed=seed,

@@ -121,6 +121,13 @@ def finetune(
             help="One that plays the same, kept to at first; for policies with convolutions.",
         ),
     ] = None,
+    last_layer: Annotated[
+        bool,
+        typer.Option(
+            "--last-layer",
+            help="Only the last layer learns, for rare rewards; for policies with convolutions.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of the training.")] = 0,
 ) -> None:
     """Let a pruned policy learn on by reinforcement, masks and thresholds in the loop."""
@@ -137,6 +144,7 @@ def finetune(
             algorithm=algorithm,
             critic=critic,
             teacher=teacher,
+            last_layer=last_layer,
             seed=seed,
             progress=True,
         )

@@ -161,6 +161,9 @@ class Settings:
         Environment steps of a round in which the cheapest of a ladder learns from rewards, 0 for
         none, and such rounds at most; from the second on it is cut first, while it holds. Of
         frames of a screen fewer steps where the time that is left does not hold them.
+    reinforced_last_layer : bool
+        Whether only the last layer learns then, which is less at the mercy of noise where rewards
+        are rare.
     own_steps : int
         Steps that the teacher plays for that ladder; each round plays a quarter as many, and three
         times as many are looked at.
@@ -205,6 +208,7 @@ class Settings:
     accompanied_rate: float = 1e-3
     reinforced_steps: int = 0
     reinforced_rounds: int = 6
+    reinforced_last_layer: bool = False
 
     def from_teacher(self) -> Settings:
         """Settings of the ladder that begins with the teacher."""
@@ -309,6 +313,7 @@ LATER_SETTINGS = {
     "accompanied_rate": 1e-3,
     "reinforced_steps": 0,
     "reinforced_rounds": 6,
+    "reinforced_last_layer": False,
 }
 
 

@@ -16,6 +16,7 @@ from eventsim.models.candidate import FEW_PIXELS, SEEDS, SHAPES
 from eventsim.models.distill import Training, train
 from eventsim.models.films import Film
 from eventsim.models.games import can_play
+from eventsim.models.last_layer import reinforce_last_layer
 from eventsim.models.on_policy import OnPolicy, distill_on_policy
 from eventsim.models.picture_cut import (
     cut_pictures,
@@ -128,8 +129,12 @@ class Family(Protocol):
         options: Reinforcement,
         seed: int,
         on_batch: Callable[[Progress], None],
+        last_layer: bool = False,
     ) -> Any:
-        """Let a student learn from rewards, beside the teacher as a student if there is one."""
+        """Let a student learn from rewards, beside the teacher as a student if there is one.
+
+        Or only its last layer, alone.
+        """
 
     def accompany(
         self,
@@ -258,6 +263,7 @@ class VectorFamily:
         options: Reinforcement,
         seed: int,
         on_batch: Callable[[Progress], None],
+        last_layer: bool = False,
     ) -> Student:
         """Raise UnsupportedError."""
         raise UnsupportedError("has no pictures; use eventsim.models.finetune", where="policy")
@@ -424,9 +430,14 @@ class PictureFamily:
         options: Reinforcement,
         seed: int,
         on_batch: Callable[[Progress], None],
+        last_layer: bool = False,
     ) -> PictureStudent:
-        """See `eventsim.models.reinforce.reinforce`."""
+        """See `eventsim.models.reinforce` and `eventsim.models.last_layer`."""
         first = SEEDS["reinforce"] + seed % 90_000
+        if last_layer:
+            return reinforce_last_layer(
+                student, teacher, make, options, seed, first_seed=first, on_batch=on_batch
+            )
         return reinforce(
             student, teacher, make, options, seed, teacher=own, first_seed=first, on_batch=on_batch
         )

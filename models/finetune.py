@@ -98,6 +98,9 @@ class Settings:
         For a policy with convolutions: one that plays the same from the same pictures, such as
         what it was distilled from. The critic goes by its last hidden layer, and the policy keeps
         to its choices at first.
+    last_layer : bool
+        For a policy with convolutions: only the last layer learns, and there is no teacher; see
+        `eventsim.models.last_layer`.
 
     Raises
     ------
@@ -119,6 +122,7 @@ class Settings:
     critic: str | os.PathLike[str] | None = None
     arguments: Mapping[str, Any] | None = None
     teacher: Policy | None = None
+    last_layer: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "looks", "look_episodes", "prunings", "n_envs"):
@@ -239,6 +243,7 @@ def finetune(
             first_seed=TRAINING_SEED + 1000 * (seed % 1000),
             seed=seed,
             teacher=settings.teacher,
+            last_layer=settings.last_layer,
             returned=partial(
                 _mean_return, partial(make_for, policy, env_id), settings.look_episodes
             ),
@@ -249,6 +254,11 @@ def finetune(
             raise InputError(
                 "is given, but the policy has no convolutions: leave it out, or give its critic",
                 field="teacher",
+            )
+        if settings.last_layer:
+            raise InputError(
+                "is asked for, but the policy has no convolutions: leave it out",
+                field="last_layer",
             )
         arguments = (policy.metadata.get("env_kwargs") or {}) if env_id == policy.env_id else {}
         kind = _algorithm(policy, algorithm)
@@ -294,6 +304,7 @@ def finetune(
         "learning_rate": settings.learning_rate,
         "critic": None if critic is None else critic.where,
         "teacher": _named(settings.teacher),
+        "last_layer": settings.last_layer,
         "looks": [[one.steps, one.sparsity, one.mean] for one in looks],
     }
     return best[1].with_metadata(finetune=provenance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from eventsim.errors import InputError, UnsupportedError
 from eventsim.models.distill import torch_module
 from eventsim.models.families import PictureFamily
 from eventsim.models.games import can_play, only_choice
+from eventsim.models.last_layer import for_last_layer, reinforce_last_layer
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.policy import Policy
 from eventsim.models.reinforce import KEPT, Progress, Reinforcement, for_frames, reinforce
@@ -42,6 +44,7 @@ def train_on_rewards(
     first_seed: int,
     seed: int,
     teacher: Policy | None,
+    last_layer: bool,
     returned: Callable[[Policy], float],
     look: Callable[[int, Policy, float], None],
 ) -> None:
@@ -65,6 +68,8 @@ def train_on_rewards(
         Of what is drawn.
     teacher : Policy, optional
         See `eventsim.models.reinforce.reinforce`.
+    last_layer : bool
+        See `eventsim.models.last_layer`.
     returned : callable
         Plays a policy by events, for its mean return.
     look : callable
@@ -81,6 +86,11 @@ def train_on_rewards(
         As `eventsim.models.reinforce.reinforce`.
     """
     torch_module()  # not after minutes
+    if last_layer and teacher is not None:
+        raise InputError(
+            "is given, but a last layer that learns alone asks none: leave out one of the two",
+            field="teacher",
+        )
 
     def make() -> Any:
         return make_for(policy, env_id)
@@ -101,6 +111,8 @@ def train_on_rewards(
     options = Reinforcement(steps)
     if PictureFamily(policy).sees_frames:
         options = for_frames(options)
+    if last_layer:
+        options = for_last_layer(options)
     kept = KEPT if own is not None else 0.0
     options = replace(options, learning_rate=learning_rate, imitation=kept)
     options = _sized(replace(options, n_envs=min(options.n_envs, most_envs or options.n_envs)))
@@ -121,16 +133,8 @@ def train_on_rewards(
             look(progress.steps, now, returned(now))
 
     look(0, policy, returned(policy))
-    reinforce(
-        student,
-        policy,
-        make,
-        options,
-        seed,
-        teacher=own,
-        first_seed=first_seed,
-        on_batch=on_batch,
-    )
+    learn = reinforce_last_layer if last_layer else partial(reinforce, teacher=own)
+    learn(student, policy, make, options, seed, first_seed=first_seed, on_batch=on_batch)
 
 
 def student_with_thresholds(policy: Policy) -> PictureStudent:

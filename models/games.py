@@ -258,6 +258,8 @@ class Player:
         # As after a reset. A later episode begins with what the last one left, which is within the
         # thresholds of what it would send.
         self._held = [self._torch.zeros(len(games), size) for size in student.sizes[:-1]]
+        #: Multiplications of the last step, mean of the games.
+        self._spent: Any = None
 
     def student(self) -> PictureStudent:
         """The student as it is now; thresholds that are not learned are unrounded."""
@@ -274,8 +276,8 @@ class Player:
     def _forward(self) -> tuple[Any, Any]:
         """Pictures of now, and the outputs for them, by events."""
         x = self._torch.from_numpy(self._games.pictures.copy())
-        outputs, _ = self._module.forward(self._scaled(x[:, None]), self._training, self._held)
-        self._held = self._module.held
+        outputs, spent = self._module.forward(self._scaled(x[:, None]), self._training, self._held)
+        self._held, self._spent = self._module.held, spent
         self._check(float(outputs.sum()))
         return x, outputs[:, 0]
 

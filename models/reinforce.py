@@ -44,8 +44,10 @@ _CRITIC_CHANNELS, _CRITIC_HIDDEN = (16, 32, 32), 128
 _TOLD_HIDDEN, _TOLD_PART, _TOLD_EPOCHS = 64, 256, 4
 #: Weight of the divergence from a teacher's choices, to begin with.
 KEPT = 0.03
-#: Part of the learning in which the critic learns alone, and batches of that at most if it is told.
-_WARM_UP, _TOLD_WARM_UP = 0.08, 12
+#: Part of the learning in which the critic learns alone.
+_WARM_UP = 0.08
+#: Batches of that at most, if it is told what a network has made of the pictures.
+TOLD_WARM_UP = 12
 #: Part of the learning in which the teacher's choices count.
 _IMITATING = 0.25
 #: Steps of a window that the teacher is asked about at once.
@@ -188,7 +190,7 @@ def reinforce(
     games = Games(policy, student.head, make, options.n_envs, first_seed)
     try:
         torch_module().manual_seed(seed)
-        return _Learning(student, options, games, seed, teacher).run(on_batch)
+        return Learning(student, options, games, seed, teacher).run(on_batch)
     finally:
         games.close()
 
@@ -208,8 +210,14 @@ class _Batch:
     cut: list[tuple[int, int, Any]]
 
 
-class _Learning(Player):
-    """One student that learns: its parameters, its critic and what trains them."""
+class Learning(Player):
+    """One student that learns: its parameters, its critic and what trains them.
+
+    Parameters
+    ----------
+    student, options, games, seed, teacher
+        As `reinforce` takes them, or makes them of that.
+    """
 
     def __init__(
         self,
@@ -224,7 +232,7 @@ class _Learning(Player):
         super().__init__(student, games, training, options.learning_rate, options.half)
         self._options = options
         self._teacher = None if teacher is None else _Teacher(teacher, options.half)
-        self._critic = _critic(student) if teacher is None else _told_critic(teacher)
+        self._critic = self._new_critic(student, teacher)
         critic = self._critic.parameters()
         self._critic_steps = self._torch.optim.Adam(critic, options.critic_rate)
         self._rng = np.random.default_rng(seed)
@@ -236,8 +244,7 @@ class _Learning(Player):
         o, began = self._options, perf_counter()
         size = o.n_envs * o.horizon
         count = max(math.ceil(o.steps / size), 2)
-        most = _TOLD_WARM_UP if self._teacher else count
-        alone = min(max(round(_WARM_UP * count), 1), most)
+        alone = min(max(round(_WARM_UP * count), 1), self._most_alone(count))
         first = 0.0  # part of the time in which the critic learned alone
         for k in range(count):
             late = (perf_counter() - began) / o.seconds
@@ -260,6 +267,13 @@ class _Learning(Player):
             mean = float(np.mean(ended)) if ended else math.nan
             on_batch(Progress((k + 1) * size, mean, macs, self.student))
         return self.student()
+
+    def _new_critic(self, student: PictureStudent, teacher: PictureStudent | None) -> Any:
+        return _critic(student) if teacher is None else told_critic(teacher.sizes[-2])
+
+    def _most_alone(self, count: int) -> int:
+        """Batches of so many in which the critic learns alone at most."""
+        return TOLD_WARM_UP if self._teacher else count
 
     def _look(self) -> float:
         """Play a window by the likeliest actions; the factor that makes outputs certain enough."""
@@ -288,8 +302,8 @@ class _Learning(Player):
                 high = middle
         return float(2.0**high)
 
-    def _play(self) -> _Batch:
-        """Play a window in each environment, actions drawn."""
+    def _play(self) -> Any:
+        """Play a window in each environment, actions drawn; a `_Batch`."""
         torch, o, games = self._torch, self._options, self._games
         before = self._held
         pictures, actions, chances, rewards, ends, cut = [], [], [], [], [], []
@@ -316,7 +330,7 @@ class _Learning(Player):
             cut,
         )
 
-    def _learn(self, batch: _Batch, actor: bool, imitation: float = 0.0) -> float:
+    def _learn(self, batch: Any, actor: bool, imitation: float = 0.0) -> float:
         """Learn from a batch, or let the critic alone do so; the multiplications a step."""
         torch, o = self._torch, self._options
         shown, wanted = self._shown(batch.pictures)
@@ -487,11 +501,20 @@ def _critic(student: PictureStudent) -> Any:
     return nn.Sequential(*layers, nn.Flatten(), hidden, nn.ReLU(), nn.Linear(_CRITIC_HIDDEN, 1))
 
 
-def _told_critic(teacher: PictureStudent) -> Any:
-    """A network that tells values from a teacher's last hidden layer."""
+def told_critic(size: int, hidden: int = _TOLD_HIDDEN) -> Any:
+    """A network that tells values from so many of what another has made of the pictures."""
     nn = torch_module().nn
-    wide = nn.Linear(teacher.sizes[-2], _TOLD_HIDDEN)
-    return nn.Sequential(wide, nn.ReLU(), nn.Linear(_TOLD_HIDDEN, 1))
+    return nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, 1))
 
 
-__all__ = ["KEPT", "Progress", "Reinforcement", "advantages", "for_frames", "reinforce"]
+__all__ = [
+    "KEPT",
+    "TOLD_WARM_UP",
+    "Learning",
+    "Progress",
+    "Reinforcement",
+    "advantages",
+    "for_frames",
+    "reinforce",
+    "told_critic",
+]

@@ -31,6 +31,7 @@ from eventsim.models.candidate import (
 from eventsim.models.distill import Training, tempered
 from eventsim.models.families import Family, family_of
 from eventsim.models.games import LONGEST
+from eventsim.models.last_layer import for_last_layer
 from eventsim.models.on_policy import OnPolicy
 from eventsim.models.playground import Playground
 from eventsim.models.policy import Policy
@@ -272,8 +273,11 @@ class Workbench:
         if self.family.sees_frames:
             learning, own = for_frames(replace(learning, seconds=seconds)), self._students.get(OWN)
             told = self._now_and_then(name)
+        last = options.reinforced_last_layer
+        if last:
+            learning = for_last_layer(learning)
         student = self.family.reinforce(
-            student, own, self.teacher, self._make, learning, seed, told
+            student, own, self.teacher, self._make, learning, seed, told, last
         )
         # A further cut goes by what it visits now.
         self._add(

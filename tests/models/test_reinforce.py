@@ -22,9 +22,9 @@ from eventsim.models.picture_student import PictureStudent
 from eventsim.models.pixels import Pixels
 from eventsim.models.policy import Policy
 from eventsim.models.reinforce import (
+    Learning,
     Progress,
     Reinforcement,
-    _Learning,
     _Unit,
     advantages,
     reinforce,
@@ -130,7 +130,7 @@ def test_what_a_limit_of_time_cuts_is_worth_what_would_have_come() -> None:
     torch = pytest.importorskip("torch")
     teacher = policy()
     games = Games(teacher, student(teacher).head, lambda: Wait(5), OPTIONS.n_envs, 5)
-    learning = _Learning(student(teacher), OPTIONS, games, 0)
+    learning = Learning(student(teacher), OPTIONS, games, 0)
     batch = learning._play()
     assert len(batch.cut) == int(batch.ends.sum()) > 0
     for k, t, picture in batch.cut:
@@ -139,7 +139,7 @@ def test_what_a_limit_of_time_cuts_is_worth_what_would_have_come() -> None:
             assert not torch.equal(picture, batch.pictures[k, t + 1])
     # So the critic learns that it goes on for ever, and not that it ends after five.
     learning._unit.value = 1.0
-    long = _Learning(student(teacher), replace(OPTIONS, gamma=0.8, critic_rate=1e-2), games, 0)
+    long = Learning(student(teacher), replace(OPTIONS, gamma=0.8, critic_rate=1e-2), games, 0)
     long._unit.value = 1.0
     for _ in range(60):
         long._learn(long._play(), False)
@@ -199,7 +199,7 @@ def test_it_plays_what_the_simulator_would_and_learns_on_the_same_outputs() -> N
     teacher = policy()
     made = student(teacher)
     games = Games(teacher, made.head, lambda: Reach(1000), OPTIONS.n_envs, 5)
-    learning = _Learning(made, OPTIONS, games, 0)
+    learning = Learning(made, OPTIONS, games, 0)
     # It has looked at a window by then, to see how certain it is; a simulator starts afresh.
     learning._held = [0.0 * held for held in learning._held]
     batches = [learning._play() for _ in range(3)]
@@ -232,7 +232,7 @@ def test_the_likeliest_action_is_as_likely_as_is_asked_for() -> None:
         made = student(teacher)
         made.weights[-1] *= factor
         games = Games(teacher, made.head, lambda: Reach(1000), 16, 5)
-        learning = _Learning(made, replace(OPTIONS, n_envs=16, certainty=0.7), games, 0)
+        learning = Learning(made, replace(OPTIONS, n_envs=16, certainty=0.7), games, 0)
         network = made.to_policy(teacher).network
         batch = learning._play()
         likeliest = []
@@ -271,7 +271,7 @@ def test_the_critic_is_told_what_the_teacher_goes_by_and_the_student_what_it_wou
     teacher = policy()
     own, made = student(teacher, 0.0), student(teacher)
     games = Games(teacher, made.head, lambda: Reach(1000), OPTIONS.n_envs, 5)
-    learning = _Learning(made, replace(OPTIONS, imitation=1.0), games, 0, own)
+    learning = Learning(made, replace(OPTIONS, imitation=1.0), games, 0, own)
     batch = learning._play()
     shown, wanted = learning._shown(batch.pictures)
     # What the simulator says of the teacher: its outputs, over a factor, and what it goes by.
@@ -290,7 +290,7 @@ def test_the_critic_is_told_what_the_teacher_goes_by_and_the_student_what_it_wou
         np.testing.assert_allclose(hidden @ weights.T + bias, outputs.numpy(), atol=1e-3)
     assert learning._values(shown).shape == (OPTIONS.n_envs, OPTIONS.horizon)
 
-    def apart(one: _Learning, batch: Any) -> float:
+    def apart(one: Learning, batch: Any) -> float:
         """How far the student's choices are from the teacher's."""
         with torch.no_grad():
             scaled = one._scaled(batch.pictures)
@@ -304,7 +304,7 @@ def test_the_critic_is_told_what_the_teacher_goes_by_and_the_student_what_it_wou
     rng = np.random.default_rng(3)
     worse.weights[-1] = worse.weights[-1] + 0.3 * rng.normal(size=worse.weights[-1].shape)
     options = replace(OPTIONS, cost=0.0, entropy=0.0, epochs=20, learning_rate=3e-3)
-    learning = _Learning(worse, options, games, 0, own)
+    learning = Learning(worse, options, games, 0, own)
     batch = learning._play()
     before = apart(learning, batch)
     learning._learn(batch, True, 100.0)
@@ -319,14 +319,14 @@ def test_steps_end_with_the_time_and_the_teachers_choices_count_for_less_and_les
     made, own = student(teacher), student(teacher, 0.0)
     clock, weights = [0.0], []
     monkeypatch.setattr("eventsim.models.reinforce.perf_counter", lambda: clock[0])
-    learn = _Learning._learn
+    learn = Learning._learn
 
     def noted(self: Any, batch: Any, actor: bool, imitation: float) -> float:
         clock[0] += 1.0
         weights.append(imitation)
         return learn(self, batch, actor, imitation)
 
-    monkeypatch.setattr(_Learning, "_learn", noted)
+    monkeypatch.setattr(Learning, "_learn", noted)
     told: list[Progress] = []
     options = replace(OPTIONS, steps=10**6, seconds=8.0, imitation=0.4)
     reinforce(made, teacher, Reach, options, 0, teacher=own, on_batch=told.append)
@@ -418,13 +418,13 @@ def test_finetune_takes_a_policy_of_convolutions(monkeypatch: pytest.MonkeyPatch
     own = policy().with_metadata(name="reacher")
     settings = FineTuning(steps=1500, looks=3, look_episodes=5, learning_rate=3e-3, teacher=own)
     weights: list[float] = []
-    learn = _Learning._learn
+    learn = Learning._learn
 
     def seen(self: Any, batch: Any, actor: bool, imitation: float) -> float:
         weights.append(imitation)
         return learn(self, batch, actor, imitation)
 
-    monkeypatch.setattr(_Learning, "_learn", seen)
+    monkeypatch.setattr(Learning, "_learn", seen)
     tuned = finetune(given, settings=settings, on_look=lambda *one: told.append(one))
     assert max(weights) > 0.0 == weights[-1]  # it keeps to the teacher at first
     assert [look.steps for look, _ in told][0::3] == [0, 1536]
