@@ -167,6 +167,11 @@ class Settings:
     own_steps : int
         Steps that the teacher plays for that ladder; each round plays a quarter as many, and three
         times as many are looked at.
+
+    Raises
+    ------
+    InputError
+        If a value is no number, or below 0; the slack may be.
     """
 
     recorded_steps: int = 15_000
@@ -209,6 +214,19 @@ class Settings:
     reinforced_steps: int = 0
     reinforced_rounds: int = 6
     reinforced_last_layer: bool = False
+
+    def __post_init__(self) -> None:
+        for name, given in self.__dict__.items():
+            for value in given if isinstance(given, tuple | list) else (given,):
+                if value is None and name == "dense_batch":
+                    continue
+                if not isinstance(value, int | float):
+                    raise InputError(f"is {value!r}; give a number", field=name)
+                if name == "slack" and not math.isnan(value):
+                    continue  # it may have to do better than its teacher
+                if not value >= 0:
+                    more = "a number" if name == "slack" else "0 or more"
+                    raise InputError(f"is {value}; give {more}", field=name)
 
     def from_teacher(self) -> Settings:
         """Settings of the ladder that begins with the teacher."""

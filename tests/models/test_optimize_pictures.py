@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import eventsim
-from eventsim.errors import SimulationError, UnsupportedError
+from eventsim.errors import InputError, SimulationError, UnsupportedError
 from eventsim.models.activity import activity
 from eventsim.models.arena import Arena
 from eventsim.models.compaction import unrolled
@@ -185,6 +185,22 @@ def test_the_search_is_shorter_where_pictures_are_frames_of_a_screen() -> None:
     shown = frames.dense_iterations * frames.dense_batch
     assert shown < small.dense_iterations * 16 * small.windows
     assert settings_for(policy, screened=9).screened == 9
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("narrowest", -1, "is -1; give 0 or more"),
+        ("wider", (0, -1), "is -1; give 0 or more"),
+        ("cost", float("nan"), "is nan; give 0 or more"),
+        ("slack", float("nan"), "is nan; give a number"),
+        ("rounds", "3", "is '3'; give a number"),
+    ],
+)
+def test_an_effort_that_makes_no_sense_is_refused(field: str, value: Any, says: str) -> None:
+    with pytest.raises(InputError, match=f"'{field}'.*{says}"):
+        settings_for(catcher(), **{field: value})
+    assert settings_for(catcher(), slack=-0.1, dense_batch=None).slack == -0.1
 
 
 def test_what_no_student_is_like_is_refused() -> None:
