@@ -289,7 +289,7 @@ class _Optimization:
         policy = candidate.policy
         said = self._promise(policy, choice)
         played = self.seeds["test"][: said.episodes]
-        small = found.smallest_dense()
+        small = found.smallest_dense(self.settings.max_loss)
         data = self._figures(policy, candidate, small, said, name, target)
         front = self._front(everything, tried, choice, small, said, data)
         notes = self._notes(choice, said)

@@ -91,8 +91,8 @@ class Search(Protocol):
     def pairs(self, one: Any) -> Pairs | None:
         """Return what it played of a candidate, unless it was made so as to do well there."""
 
-    def smallest_dense(self) -> Candidate | None:
-        """Return the smallest dense student that holds the return."""
+    def smallest_dense(self, most: float) -> Candidate | None:
+        """Return the smallest dense student that loses so much at most."""
 
 
 class SearchFactory(Protocol):

@@ -354,9 +354,13 @@ class Search(Workbench):
             self._refined(name, replace(base, policy=base.policy.with_network(network)), until)
             yield name
 
-    def smallest_dense(self) -> Candidate | None:
-        """The smallest dense student that held the return on the validation seeds, if any."""
-        return min(self._held("dense"), key=lambda c: c.macs, default=None)
+    def smallest_dense(self, most: float) -> Candidate | None:
+        """The smallest dense student that lost so much at most on the validation seeds, if any.
+
+        And that the search took to hold the return.
+        """
+        found = self._within(min(most, self.settings.slack), "dense", None)
+        return min(found, key=lambda c: c.macs, default=None)
 
     def _refined(self, name: str, base: Candidate, until: float) -> None:
         """Refine a candidate for so many seconds, or read what came of it."""

@@ -86,6 +86,6 @@ class FakeSearch:
     def pairs(self, one: Found) -> Pairs | None:
         return None
 
-    def smallest_dense(self) -> Found | None:
+    def smallest_dense(self, most: float) -> Found | None:
         """Return the linear student."""
         return self.small

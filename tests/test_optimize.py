@@ -283,7 +283,7 @@ class Worse(FakeSearch):
         yield from super().stages()
         del self.candidates[1:]
 
-    def smallest_dense(self) -> None:
+    def smallest_dense(self, most: float) -> None:
         return None
 
 
@@ -300,7 +300,7 @@ def test_where_nothing_holds_the_teacher_itself_is_left(tmp_path: Path) -> None:
 class NoSmaller(FakeSearch):
     """Knows no smaller dense network than the teacher."""
 
-    def smallest_dense(self) -> Found:
+    def smallest_dense(self, most: float) -> Found:
         shape = tuple(p.size for p in self.teacher.network.populations)
         return Found(self.teacher, shape, float(self.teacher.dense_macs), 0.0, "dense")
 

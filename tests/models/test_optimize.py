@@ -61,9 +61,12 @@ def test_it_goes_on_where_it_was_stopped_with_the_same_result(tmp_path: Path) ->
             one.policy.network.projections, two.policy.network.projections, strict=True
         ):
             np.testing.assert_array_equal(q.weights.to_dense(), p.weights.to_dense())
-    small = whole.smallest_dense()
+    small = whole.smallest_dense(1.0)
     assert small is not None
     assert small.macs < cartpole_policy().dense_macs * 2
+    for most in (1.0, whole.loss(small.returns) - 1e-6):  # whatever the search was to find enough
+        one = whole.smallest_dense(most)
+        assert one is None or whole.loss(one.returns) <= min(most, SMALL.slack)
     events = [c for c in whole.candidates if c.kind == "events"]
     assert min(c.macs for c in events) < small.macs
     refined = [c for c in events if c.name.startswith("refined")]

@@ -317,7 +317,7 @@ def test_the_search_goes_on_where_it_was_stopped_with_the_same_result(tmp_path: 
     for one, two in zip(again.candidates, whole.candidates, strict=True):
         np.testing.assert_array_equal(one.returns, two.returns)
         assert (one.macs, one.dense_macs) == (two.macs, two.dense_macs)
-    small = whole.smallest_dense()
+    small = whole.smallest_dense(1.0)
     assert small is not None
     assert small.macs == small.dense_macs == small.policy.network.n_synapses
     assert small.policy.dense_macs == catcher().dense_macs
