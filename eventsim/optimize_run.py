@@ -128,9 +128,10 @@ def optimize(
     folder = prepare_folder(target.with_suffix(".work") if workdir is None else workdir)
     if settings.weight_bits < 32:
         check_size(policy.network)
+    if search is None:  # an effort that makes no sense is refused before it is written down
+        search = _own_search(policy, effort or {}, settings.max_loss)
     # The clock runs from here, and over all runs that continue each other.
     state = State(folder, policy, env, settings, effort or {})
-    make = _own_search(effort or {}) if search is None else search
     try:
         log, jobs = folder / "episodes.jsonl", settings.jobs
         with Arena(policy, env, log=log, on_episode=state.tick, jobs=jobs) as arena:
@@ -138,7 +139,7 @@ def optimize(
                 say(f"continuing in {folder}, {_time(state.resumed)} done")
             one = _Optimization(arena, settings, state, say, folder)
             one.look()
-            found = make(
+            found = search(
                 policy,
                 arena.env_id,
                 arena.env_kwargs,
@@ -549,16 +550,16 @@ def size_of(policy: Policy) -> int:
     return min(size.dense, size.sparse)
 
 
-def _own_search(effort: Mapping[str, Any]) -> SearchFactory:
+def _own_search(policy: Policy, effort: Mapping[str, Any], max_loss: float) -> SearchFactory:
     module = importlib.import_module("eventsim.models.optimize")
+    try:
+        settings = module.settings_for(policy, **{"slack": max_loss, **effort})
+    except TypeError as error:
+        raise InputError(f"has a field that is unknown: {error}", field="effort") from error
 
     def make(
         teacher: Policy, env_id: str, env_kwargs: Mapping[str, Any], max_loss: float, **options: Any
     ) -> Search:
-        try:
-            settings = module.settings_for(teacher, **{"slack": max_loss, **effort})
-        except TypeError as error:
-            raise InputError(f"has a field that is unknown: {error}", field="effort") from error
         made: Search = module.Search(teacher, env_id, env_kwargs, settings=settings, **options)
         return made
 

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -162,8 +162,8 @@ class Settings:
         none, and such rounds at most; from the second on it is cut first, while it holds. Of
         frames of a screen fewer steps where the time that is left does not hold them.
     reinforced_last_layer : bool
-        Whether only the last layer learns then, which is less at the mercy of noise where rewards
-        are rare.
+        Whether only the last layer learns in these steps, which is less at the mercy of noise where
+        rewards are rare; then nothing is cut.
     own_steps : int
         Steps that the teacher plays for that ladder; each round plays a quarter as many, and three
         times as many are looked at.
@@ -171,7 +171,7 @@ class Settings:
     Raises
     ------
     InputError
-        If a value is no number, or below 0; the slack may be.
+        If a value is no number, below 0 (the slack may be), or no whole one where one is due.
     """
 
     recorded_steps: int = 15_000
@@ -216,17 +216,25 @@ class Settings:
     reinforced_last_layer: bool = False
 
     def __post_init__(self) -> None:
-        for name, given in self.__dict__.items():
-            for value in given if isinstance(given, tuple | list) else (given,):
-                if value is None and name == "dense_batch":
-                    continue
+        for field in fields(self):
+            given, kind = getattr(self, field.name), str(field.type)
+            if given is None and kind.endswith("None"):
+                continue
+            several = kind.startswith("tuple")
+            if several and not isinstance(given, tuple | list):
+                raise InputError(f"is {given!r}; give several numbers", field=field.name)
+            for value in given if several else (given,):
                 if not isinstance(value, int | float):
-                    raise InputError(f"is {value!r}; give a number", field=name)
-                if name == "slack" and not math.isnan(value):
-                    continue  # it may have to do better than its teacher
-                if not value >= 0:
-                    more = "a number" if name == "slack" else "0 or more"
-                    raise InputError(f"is {value}; give {more}", field=name)
+                    raise InputError(f"is {value!r}; give a number", field=field.name)
+                # It may have to do better than its teacher.
+                lowest = -math.inf if field.name == "slack" else 0
+                if not value >= lowest:
+                    wanted = "a number" if field.name == "slack" else "0 or more"
+                    raise InputError(f"is {value}; give {wanted}", field=field.name)
+                if kind == "bool" and value not in (0, 1):
+                    raise InputError(f"is {value}; give True or False", field=field.name)
+                if kind != "float" and value % 1 != 0:
+                    raise InputError(f"is {value}; give a whole number", field=field.name)
 
     def from_teacher(self) -> Settings:
         """Settings of the ladder that begins with the teacher."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eventsim.errors import UnsupportedError
 from eventsim.models.distill import torch_module
 from eventsim.models.games import Games, parts_of
 from eventsim.models.picture_student import PictureStudent
@@ -87,12 +88,17 @@ def reinforce_last_layer(
     Raises
     ------
     UnsupportedError
-        If the student's actions are no single discrete choice.
+        If the student's actions are no single discrete choice, or its last layer is a convolution.
     SimulationError
         If the loss is no longer finite.
     MissingDependencyError
         If torch is not installed.
     """
+    if student.weights[-1].ndim != 2:
+        raise UnsupportedError(
+            "ends in a convolution; its last layer cannot learn alone, let all of it learn",
+            where="policy",
+        )
     games = Games(policy, student.head, make, options.n_envs, first_seed)
     try:
         torch_module().manual_seed(seed)
@@ -157,7 +163,7 @@ class _LastLayer(Learning):
             self._games.finished = []
             seen = torch.cat(received)
             self._mean = seen.mean(dim=0)
-            self._spread = seen.std(dim=0) + _LEAST_SPREAD * seen.std() + 1e-8
+            self._spread = seen.std(dim=0, correction=0) + _LEAST_SPREAD * seen.std() + 1e-8
         return self._certain(torch.cat(outputs))
 
     def _received(self) -> Any:
@@ -191,7 +197,9 @@ class _LastLayer(Learning):
                 rewards.append(reward)
                 ends.append(end)
                 cut += [(k, t) for k, _ in games.cut]
-            self._forward()  # the next batch begins with the same pictures, which send nothing then
+            # The next batch begins with the same pictures, which send nothing then.
+            self._forward()
+            spent.append(float(self._spent))
             told.append(self._told())
         return _Steps(
             torch.stack(heard, dim=1),
@@ -201,7 +209,7 @@ class _LastLayer(Learning):
             np.stack(rewards, axis=1),
             np.stack(ends, axis=1),
             cut,
-            float(np.mean(spent)),
+            float(np.sum(spent)) / self._options.horizon,
         )
 
     def _learn(self, batch: Any, actor: bool, imitation: float = 0.0) -> float:

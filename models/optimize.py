@@ -16,7 +16,8 @@ Stages, each of which leaves a checkpoint:
    ladder, in play only, the cheapest that holds or nearly does, before wider students.
 5. ``reinforced ...``: of pictures, the cheapest of each ladder that holds or may be mended, or what
    it became in play, learns on from rewards (`eventsim.models.reinforce`), and is cut further
-   while it holds. Of frames of a screen only if it is asked for, in its part of the time left.
+   while it holds; or its last layer alone does (`eventsim.models.last_layer`), and nothing is cut.
+   Of frames of a screen only if it is asked for, in its part of the time left.
 6. ``refined ...``: the cheapest of each ladder that holds, made cheaper still by single changes
    that are played in the environment (`eventsim.models.refine`).
 
@@ -312,7 +313,9 @@ class Search(Workbench):
             name, failed = base.name, 0
             for number in range(options.reinforced_rounds):
                 holds = self._losses[name] <= options.slack
-                share = options.cut_share if number and holds else 0.0
+                # What a cut does to other layers, the last one alone could not mend.
+                cuts = number and holds and not options.reinforced_last_layer
+                share = options.cut_share if cuts else 0.0
                 before, name = name, f"{base.name} reinforced {number}"
                 left = until - self.seconds
                 if self.family.sees_frames and left < _LEAST and not self._done(name):

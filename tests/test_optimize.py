@@ -564,7 +564,7 @@ def command(
 ) -> tuple[int, str, str]:
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(sys, "argv", ["eventsim", "optimize", *map(str, arguments)])
-    monkeypatch.setattr(optimize_run, "_own_search", lambda effort: FakeSearch)
+    monkeypatch.setattr(optimize_run, "_own_search", lambda *_: FakeSearch)
     code = 0
     try:
         cli.main()
@@ -625,7 +625,7 @@ def test_ctrl_c_says_how_to_go_on(
         def stages(self):  # type: ignore[no-untyped-def]
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(optimize_run, "_own_search", lambda effort: Interrupted)
+    monkeypatch.setattr(optimize_run, "_own_search", lambda *_: Interrupted)
     monkeypatch.setattr(
         sys, "argv", ["eventsim", "optimize", str(file), "-o", str(file.parent / "x.safetensors")]
     )
@@ -640,3 +640,12 @@ def test_a_teacher_with_thresholds_plays_by_events(tmp_path: Path) -> None:
     # The thresholds are a part of it: with so large ones it never acts, and falls.
     with pytest.raises(InputError, match="not better than random"):
         optimized(tmp_path, cartpole_policy(50.0).with_metadata(env_id=ENV))
+
+
+def test_an_effort_that_makes_no_sense_is_not_written_down(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    target = tmp_path / "best.safetensors"
+    for effort in ({"starts": -1}, {"no_such_field": 1}):
+        with pytest.raises(InputError, match=r"is -1; give 0 or more|field that is unknown"):
+            optimize(teacher(), ENV, out=target, settings=SETTINGS, effort=effort)
+    assert not list(tmp_path.glob("best.work/*"))

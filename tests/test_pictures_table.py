@@ -30,7 +30,7 @@ def test_a_teacher_is_optimised_and_told_by_layer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch", reason="needs the extra 'train', whose version it notes")
-    monkeypatch.setattr(optimize_run, "_own_search", lambda effort: FakeSearch)
+    monkeypatch.setattr(optimize_run, "_own_search", lambda *_: FakeSearch)
     monkeypatch.setattr("os.nice", lambda by: 0)
     arguments = [
         "--teacher", str(trained(tmp_path / "one")), "--max-loss", "0.1", "--budget", "5m",

@@ -21,7 +21,7 @@ TASK = "CartPole-v1"
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """A short task, and a search that has its candidates; the lines of arguments."""
-    monkeypatch.setattr(optimize_run, "_own_search", lambda effort: FakeSearch)
+    monkeypatch.setattr(optimize_run, "_own_search", lambda *_: FakeSearch)
     monkeypatch.setattr(optimize_table, "load_policy", lambda path, env=None: teacher())
     monkeypatch.setattr("os.nice", lambda by: 0)
     quick = {name: replace(way, iterations=5) for name, way in WAYS.items()}

@@ -31,7 +31,7 @@ SETTINGS = Settings(max_loss=0.06, budget=300.0)
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search that has its candidates."""
     pytest.importorskip("torch", reason="needs the extra 'train', whose version it notes")
-    monkeypatch.setattr("eventsim.optimize_run._own_search", lambda effort: FakeSearch)
+    monkeypatch.setattr("eventsim.optimize_run._own_search", lambda *_: FakeSearch)
 
 
 @pytest.mark.usefixtures("fake")

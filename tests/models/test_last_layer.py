@@ -17,7 +17,7 @@ from eventsim.models.last_layer import _LastLayer, for_last_layer, reinforce_las
 from eventsim.models.picture_student import PictureStudent
 from eventsim.models.policy import Policy
 from eventsim.models.reinforce import Learning, Progress, Reinforcement
-from eventsim.models.student import Head
+from eventsim.models.student import Demonstrations, Head
 from eventsim.simulator import Simulator
 from eventsim.stack import Stack
 from tests.models.test_reinforce import (
@@ -129,25 +129,57 @@ def test_it_learns_to_do_better_by_events() -> None:
     pytest.importorskip("torch")
     teacher = policy()
     made = student(teacher)
-    options = for_last_layer(Reinforcement(24_000, n_envs=16, gamma=0.9, certainty=0.5))
-    options = replace(options, horizon=16, parts=2, learning_rate=1e-2, critic_rate=3e-3)
+    options = for_last_layer(Reinforcement(24_000, n_envs=16, gamma=0.9, certainty=0.4))
+    options = replace(options, horizon=16, parts=4, learning_rate=1e-2, critic_rate=3e-3)
     found = reinforce_last_layer(made, teacher, Reach, options, 0, first_seed=1000)
     assert returned(found, teacher) > returned(made, teacher) + 2.0
 
 
-def test_a_network_of_one_layer_learns_too() -> None:
+def test_a_network_of_two_layers_learns_too() -> None:
     pytest.importorskip("torch")
-    teacher = policy()
-    network = teacher.network
     stack = Stack((STACK, SIDE, SIDE), scale=1.0 / 255.0)
     rng = np.random.default_rng(0)
     stack.convolution(rng.normal(size=(4, STACK, 3, 3)) * 0.5, rng.normal(size=4) * 0.1)
     stack.activation("relu").flatten()
     stack.linear(rng.normal(size=(3, 64)) * 0.2, np.zeros(3))
-    short = replace(teacher, network=stack.network(name="reach"))
-    assert len(short.network.projections) < len(network.projections)
+    short = replace(policy(), network=stack.network(name="reach"))
     found = reinforce_last_layer(student(short), short, Reach, OPTIONS, 0)
     assert not np.array_equal(found.weights[-1], student(short).weights[-1])
+
+
+def test_a_convolution_at_the_end_is_refused() -> None:
+    pytest.importorskip("torch")
+    stack = Stack((STACK, SIDE, SIDE), scale=1.0 / 255.0)
+    rng = np.random.default_rng(0)
+    stack.convolution(rng.normal(size=(4, STACK, 3, 3)) * 0.5, rng.normal(size=4) * 0.1)
+    stack.activation("relu")
+    stack.convolution(rng.normal(size=(3, 4, 4, 4)) * 0.2, np.zeros(3)).flatten()
+    ends = replace(policy(), network=stack.network(name="reach"))
+    made = PictureFamily(ends).own(ends, Demonstrations())
+    assert made is not None
+    with pytest.raises(UnsupportedError, match="ends in a convolution"):
+        reinforce_last_layer(made, ends, Reach, OPTIONS, 0)
+
+
+def test_the_multiplications_of_every_picture_are_counted_once() -> None:
+    pytest.importorskip("torch")
+    teacher = policy()
+    made = student(teacher)
+    games = Games(teacher, made.head, lambda: Reach(1000), OPTIONS.n_envs, 5)
+    learning = _LastLayer(made, OPTIONS, games, 0)
+    spent: list[float] = []
+    forward = learning._forward
+
+    def noted() -> tuple[object, object]:
+        found = forward()
+        spent.append(float(learning._spent))
+        return found
+
+    learning._forward = noted  # type: ignore[method-assign]
+    batches = [learning._play() for _ in range(3)]
+    assert spent[OPTIONS.horizon + 1] == 0.0  # seen by the batch before already
+    total = OPTIONS.horizon * sum(batch.macs for batch in batches)
+    assert total == pytest.approx(sum(spent))
 
 
 @pytest.mark.usefixtures("registered")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -195,12 +196,20 @@ def test_the_search_is_shorter_where_pictures_are_frames_of_a_screen() -> None:
         ("cost", float("nan"), "is nan; give 0 or more"),
         ("slack", float("nan"), "is nan; give a number"),
         ("rounds", "3", "is '3'; give a number"),
+        ("rounds", 2.5, "is 2.5; give a whole number"),
+        ("rounds", math.inf, "is inf; give a whole number"),
+        ("rounds", (1, 2), r"is \(1, 2\); give a number"),
+        ("wider", 1, "is 1; give several numbers"),
+        ("reinforced_last_layer", 2, "is 2; give True or False"),
     ],
 )
 def test_an_effort_that_makes_no_sense_is_refused(field: str, value: Any, says: str) -> None:
     with pytest.raises(InputError, match=f"'{field}'.*{says}"):
         settings_for(catcher(), **{field: value})
-    assert settings_for(catcher(), slack=-0.1, dense_batch=None).slack == -0.1
+    legal = settings_for(
+        catcher(), slack=-0.1, dense_batch=None, hopeless=math.inf, wider=[0], rounds=2
+    )
+    assert legal.slack == -0.1
 
 
 def test_what_no_student_is_like_is_refused() -> None:
