@@ -224,17 +224,7 @@ class Settings:
             if several and not isinstance(given, tuple | list):
                 raise InputError(f"is {given!r}; give several numbers", field=field.name)
             for value in given if several else (given,):
-                if not isinstance(value, int | float):
-                    raise InputError(f"is {value!r}; give a number", field=field.name)
-                # It may have to do better than its teacher.
-                lowest = -math.inf if field.name == "slack" else 0
-                if not value >= lowest:
-                    wanted = "a number" if field.name == "slack" else "0 or more"
-                    raise InputError(f"is {value}; give {wanted}", field=field.name)
-                if kind == "bool" and value not in (0, 1):
-                    raise InputError(f"is {value}; give True or False", field=field.name)
-                if kind != "float" and value % 1 != 0:
-                    raise InputError(f"is {value}; give a whole number", field=field.name)
+                _check(field.name, kind, value)
 
     def from_teacher(self) -> Settings:
         """Settings of the ladder that begins with the teacher."""
@@ -252,6 +242,21 @@ class Settings:
         """Return a training by events, in the ladder that begins with the teacher or in another."""
         rate = self.own_learning_rate if own else Training.learning_rate
         return Training(iterations, self.windows, self.window_steps, rate, **fields)
+
+
+def _check(name: str, kind: str, value: Any) -> None:
+    """See that a setting is a number of its kind."""
+    wanted = None
+    if not isinstance(value, int | float) or (math.isnan(value) and name == "slack"):
+        wanted = "a number"
+    elif not value >= 0 and name != "slack":  # it may have to do better than its teacher
+        wanted = "0 or more"
+    elif kind == "bool" and value not in (0, 1):
+        wanted = "True or False"
+    elif kind != "float" and value % 1 != 0:
+        wanted = "a whole number"
+    if wanted is not None:
+        raise InputError(f"is {value!r}; give {wanted}", field=name)
 
 
 def settings_for(teacher: Policy, **fields: Any) -> Settings:

@@ -1,11 +1,10 @@
 """Let the last layer of a student of pictures alone learn from rewards.
 
-Where few steps tell anything, as in Pong, whose points take hundreds, what `reinforce` learns is
-lost in the noise of its many parameters: the student unlearns as much as it gains. The last layer
-has few, and their gradient is exact, as no event stands between them and the outputs. So the
-layers before it stay as imitation made them. What it receives is kept from playing, so that a batch
-is gone through often at next to no cost, and the events, hence the multiplications, of given frames
-stay the same.
+Where few steps tell anything, as in Pong, whose points take hundreds, noise moves the many
+parameters of a whole student more than what it learns. The last layer has few, and their gradient
+is exact, as no event stands between them and the outputs. So the layers before it stay as imitation
+made them. What it receives is kept from playing, so that going through a batch again takes no pass
+through the layers before, and the events, hence the multiplications, of given frames stay the same.
 
 Otherwise it is the proximal policy optimisation of `eventsim.models.reinforce`. The critic goes by
 what the last two layers receive; there is no teacher.
@@ -173,11 +172,13 @@ class _LastLayer(Learning):
     def _told(self) -> Any:
         return ((self._received() - self._mean) / self._spread).clamp_(-_MOST, _MOST)
 
-    def _log_chances(self, heard: Any) -> Any:
-        """Logarithms of the probabilities of actions, by what the last layer receives."""
+    def _values(self, shown: Any) -> Any:
+        return self._critic(shown)[..., 0]
+
+    def _outputs(self, heard: Any) -> Any:
+        """Outputs for what the last layer receives."""
         weight, bias = self._learned
-        outputs = heard @ (weight * self._mask).T + bias
-        return self._torch.log_softmax(self._sharpness * outputs, dim=-1)
+        return heard @ (weight * self._mask).T + bias
 
     def _play(self) -> _Steps:
         torch, games = self._torch, self._games
@@ -189,11 +190,10 @@ class _LastLayer(Learning):
                 spent.append(float(self._spent))
                 heard.append(self._held[-1])
                 told.append(self._told())
-                log_p = self._log_chances(heard[-1])
-                drawn = torch.multinomial(log_p.exp(), 1)
-                actions.append(drawn[:, 0])
-                chances.append(log_p.gather(1, drawn)[:, 0])
-                reward, end = games.step(drawn[:, 0].numpy())
+                action, chance = self._draw(self._outputs(heard[-1]))
+                actions.append(action)
+                chances.append(chance)
+                reward, end = games.step(action.numpy())
                 rewards.append(reward)
                 ends.append(end)
                 cut += [(k, t) for k, _ in games.cut]
@@ -215,7 +215,7 @@ class _LastLayer(Learning):
     def _learn(self, batch: Any, actor: bool, imitation: float = 0.0) -> float:
         torch, o = self._torch, self._options
         with torch.no_grad():
-            values = self._critic(batch.told)[..., 0].numpy()
+            values = self._values(batch.told).numpy()
         rewards = batch.rewards * np.float32(self._unit.value)
         for k, t in batch.cut:  # what was cut would have gone on, much as it was
             rewards[k, t] += o.gamma * values[k, t]
@@ -227,17 +227,12 @@ class _LastLayer(Learning):
         actions, before = batch.actions.flatten(), batch.log_probabilities.flatten()
         for _ in range(o.epochs):
             for part in parts_of(len(heard), o.parts, self._rng):
-                wrong = torch.square(self._critic(told[part])[:, 0] - targets[part]).mean()
-                self._step(self._critic_steps, list(self._critic.parameters()), wrong)
+                self._criticise(told[part], targets[part])
                 if not actor:
                     continue
-                log_p = self._log_chances(heard[part])
-                chosen = log_p.gather(1, actions[part][:, None])[:, 0]
-                ratio, gain = (chosen - before[part]).exp(), better[part]
-                clipped = ratio.clamp(1.0 - o.clip, 1.0 + o.clip)
-                loss = -torch.minimum(gain * ratio, gain * clipped).mean()
-                entropy = -(log_p.exp() * log_p).sum(dim=-1).mean()
-                self._step(self._steps, self._learned, loss - o.entropy * entropy)
+                log_p = self._log_chances(self._outputs(heard[part]))
+                loss = self._unlikely(log_p, actions[part], before[part], better[part])
+                self._step(self._steps, self._learned, loss)
         return batch.macs if actor else math.nan
 
 

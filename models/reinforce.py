@@ -310,12 +310,11 @@ class Learning(Player):
         with torch.no_grad():
             for t in range(o.horizon):
                 x, outputs = self._forward()
-                log_p = torch.log_softmax(self._sharpness * outputs, dim=-1)
-                drawn = torch.multinomial(log_p.exp(), 1)
+                action, chance = self._draw(outputs)
                 pictures.append(x)
-                actions.append(drawn[:, 0])
-                chances.append(log_p.gather(1, drawn)[:, 0])
-                reward, end = games.step(drawn[:, 0].numpy())
+                actions.append(action)
+                chances.append(chance)
+                reward, end = games.step(action.numpy())
                 rewards.append(reward)
                 ends.append(end)
                 cut += [(k, t, torch.from_numpy(picture)) for k, picture in games.cut]
@@ -343,8 +342,7 @@ class Learning(Player):
                 rewards[k, t] += o.gamma * float(more)
         gains = advantages(rewards, values, last, batch.ends, o.gamma, o.trace)
         targets = torch.from_numpy(gains + values)
-        flat = (gains - gains.mean()) / (gains.std() + 1e-8)
-        better = torch.from_numpy(flat.astype(np.float32))
+        better = torch.from_numpy((gains - gains.mean()) / (gains.std() + 1e-8))
         if self._teacher is not None:
             self._tell(shown, targets)
         costs = []
@@ -357,20 +355,35 @@ class Learning(Player):
                 held = [s[part] for s in batch.held]
                 x = self._scaled(batch.pictures[part])
                 outputs, cost = self._module.forward(x, self._training, held)
-                log_p = torch.log_softmax(self._sharpness * outputs, dim=-1)
-                chosen = log_p.gather(2, batch.actions[part][..., None])[..., 0]
-                ratio = (chosen - batch.log_probabilities[part]).exp()
-                gain = better[part]
-                clipped = ratio.clamp(1.0 - o.clip, 1.0 + o.clip)
-                loss = -torch.minimum(gain * ratio, gain * clipped).mean()
-                entropy = -(log_p.exp() * log_p).sum(dim=-1).mean()
-                loss = loss - o.entropy * entropy + o.cost * torch.log(cost + 0.5)
+                log_p = self._log_chances(outputs)
+                loss = self._unlikely(
+                    log_p, batch.actions[part], batch.log_probabilities[part], better[part]
+                )
+                loss = loss + o.cost * torch.log(cost + 0.5)
                 if imitation > 0.0:
                     right = wanted[part]
                     loss = loss + imitation * (right.exp() * (right - log_p)).sum(dim=-1).mean()
                 self._step(self._steps, self._module.values, loss)
                 costs.append(float(cost.detach()))
         return float(np.mean(costs)) if costs else math.nan
+
+    def _log_chances(self, outputs: Any) -> Any:
+        """Logarithms of the probabilities of actions."""
+        return self._torch.log_softmax(self._sharpness * outputs, dim=-1)
+
+    def _draw(self, outputs: Any) -> tuple[Any, Any]:
+        """An action of each game for outputs (games, actions), and its log probability."""
+        log_p = self._log_chances(outputs)
+        drawn = self._torch.multinomial(log_p.exp(), 1)
+        return drawn[:, 0], log_p.gather(1, drawn)[:, 0]
+
+    def _unlikely(self, log_p: Any, actions: Any, before: Any, gain: Any) -> Any:
+        """The clipped objective, less the entropy: lower the likelier what gained more is."""
+        torch, o = self._torch, self._options
+        ratio = (log_p.gather(-1, actions[..., None])[..., 0] - before).exp()
+        clipped = ratio.clamp(1.0 - o.clip, 1.0 + o.clip)
+        entropy = -(log_p.exp() * log_p).sum(dim=-1).mean()
+        return -torch.minimum(gain * ratio, gain * clipped).mean() - o.entropy * entropy
 
     def _shown(self, pictures: Any) -> tuple[Any, Any]:
         """What the critic goes by, and the teacher's log probabilities, of (n, steps, values)."""

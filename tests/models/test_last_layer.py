@@ -28,6 +28,7 @@ from tests.models.test_reinforce import (
     by_events,
     policy,
     registered,
+    returned,
     student,
 )
 from tests.tiny import cartpole_policy
@@ -106,22 +107,6 @@ def test_what_a_limit_of_time_cuts_would_have_gone_on() -> None:
     assert len(batch.cut) == int(batch.ends.sum()) > 0
     values = learning._critic(batch.told).detach().numpy()
     assert values.mean() == pytest.approx(1.0 / (1.0 - 0.8), abs=0.7)
-
-
-def returned(one: PictureStudent, teacher: Policy) -> float:
-    """Mean return by events."""
-    session = one.to_policy(teacher).session()
-    totals = []
-    for seed in range(40):
-        env = Reach()
-        observation, _ = env.reset(seed=seed)
-        session.reset()
-        total, over = 0.0, False
-        while not over:
-            observation, reward, over, _, _ = env.step(session.act(observation))
-            total += reward
-        totals.append(total)
-    return float(np.mean(totals))
 
 
 @pytest.mark.slow

@@ -343,31 +343,33 @@ def test_steps_end_with_the_time_and_the_teachers_choices_count_for_less_and_les
         Reinforcement(steps=-1)
 
 
+def returned(one: PictureStudent, teacher: Policy) -> float:
+    """Mean return by events."""
+    session = one.to_policy(teacher).session()
+    totals = []
+    for seed in range(40):
+        env = Reach()
+        observation, _ = env.reset(seed=seed)
+        session.reset()
+        total, over = 0.0, False
+        while not over:
+            observation, reward, over, _, _ = env.step(session.act(observation))
+            total += reward
+        totals.append(total)
+    return float(np.mean(totals))
+
+
 @pytest.mark.slow
 def test_it_learns_to_do_better_by_events() -> None:
     pytest.importorskip("torch")
     teacher = policy()
     made = student(teacher)
 
-    def returned(one: PictureStudent) -> float:
-        session = one.to_policy(teacher).session()
-        totals = []
-        for seed in range(40):
-            env = Reach()
-            observation, _ = env.reset(seed=seed)
-            session.reset()
-            total, over = 0.0, False
-            while not over:
-                observation, reward, over, _, _ = env.step(session.act(observation))
-                total += reward
-            totals.append(total)
-        return float(np.mean(totals))
-
     options = Reinforcement(
         steps=24_000, n_envs=16, horizon=16, parts=4, learning_rate=3e-3, gamma=0.9, certainty=0.5
     )
-    after = returned(reinforce(made, teacher, Reach, options, 0, first_seed=1000))
-    before = returned(made)
+    after = returned(reinforce(made, teacher, Reach, options, 0, first_seed=1000), teacher)
+    before = returned(made, teacher)
     assert after > before + 3.0
 
 
